@@ -1,0 +1,64 @@
+"""ragkit: retrieve, rerank, prune and ground - the part of a RAG system between its corpus and its language model.
+
+Everything public is importable from here and is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ragkit.chains.answer import Answer as Answer
+    from ragkit.chains.answer import extractive_answer as extractive_answer
+    from ragkit.chains.context import Citation as Citation
+    from ragkit.chains.context import GroundedContext as GroundedContext
+    from ragkit.chains.pipeline import Pipeline as Pipeline
+    from ragkit.documents.provenance import Provenance as Provenance
+    from ragkit.documents.provenance import provenance as provenance
+    from ragkit.encoders.dense import DenseEncoder as DenseEncoder
+    from ragkit.encoders.langchain import EmbeddingsEncoder as EmbeddingsEncoder
+    from ragkit.errors import InputError as InputError
+    from ragkit.errors import RagkitError as RagkitError
+    from ragkit.errors import StoreError as StoreError
+    from ragkit.pruners.extractive import ExtractivePruner as ExtractivePruner
+    from ragkit.rerankers.cross_encoder import CrossEncoderReranker as CrossEncoderReranker
+    from ragkit.retrievers.bm25 import BM25Retriever as BM25Retriever
+    from ragkit.retrievers.dense import DenseRetriever as DenseRetriever
+    from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
+    from ragkit.store.indexer import index_paths as index_paths
+    from ragkit.store.store import Store as Store
+
+_HOMES = {
+    "Answer": "ragkit.chains.answer",
+    "BM25Retriever": "ragkit.retrievers.bm25",
+    "Citation": "ragkit.chains.context",
+    "CrossEncoderReranker": "ragkit.rerankers.cross_encoder",
+    "DenseEncoder": "ragkit.encoders.dense",
+    "DenseRetriever": "ragkit.retrievers.dense",
+    "EmbeddingsEncoder": "ragkit.encoders.langchain",
+    "ExtractivePruner": "ragkit.pruners.extractive",
+    "GroundedContext": "ragkit.chains.context",
+    "HybridRetriever": "ragkit.retrievers.hybrid",
+    "InputError": "ragkit.errors",
+    "Pipeline": "ragkit.chains.pipeline",
+    "Provenance": "ragkit.documents.provenance",
+    "RagkitError": "ragkit.errors",
+    "Store": "ragkit.store.store",
+    "StoreError": "ragkit.errors",
+    "extractive_answer": "ragkit.chains.answer",
+    "index_paths": "ragkit.store.indexer",
+    "provenance": "ragkit.documents.provenance",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ragkit' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,0 +1,1 @@
+"""The composition: pipelines, grounding, citations and extractive answers."""

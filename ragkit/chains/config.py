@@ -1,0 +1,109 @@
+"""A pipeline as a YAML file.
+
+    store: ./index               # an index directory; not needed where the caller names one
+    encoder: null                # a path or hub name, if the index was not built with the default encoder
+    retriever: {type: hybrid, k: 50, weights: [0.5, 0.5]}
+    stages:
+      - {type: cross-encoder, model: cross-encoder/ms-marco-MiniLM-L6-v2, top_k: 5}
+      - {type: extractive, threshold: 0.5}
+    k: 5
+    max_tokens: 800
+    max_passages: 5
+
+Beside `type`, a component takes the fields of its class, with the same names and checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ragkit.errors import InputError
+from ragkit.store.store import Store
+
+if TYPE_CHECKING:
+    from ragkit.chains.pipeline import Pipeline
+
+RETRIEVERS = {
+    "bm25": "ragkit.retrievers.bm25:BM25Retriever",
+    "dense": "ragkit.retrievers.dense:DenseRetriever",
+    "hybrid": "ragkit.retrievers.hybrid:HybridRetriever",
+}
+STAGES = {
+    "cross-encoder": "ragkit.rerankers.cross_encoder:CrossEncoderReranker",
+    "extractive": "ragkit.pruners.extractive:ExtractivePruner",
+}
+
+P = TypeVar("P", bound="Pipeline")
+
+
+class PipelineConfig(BaseModel):
+    """The file's top level."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    store: str | None = None
+    encoder: str | None = None
+    retriever: dict[str, Any] = {"type": "hybrid"}
+    stages: list[dict[str, Any]] = []
+    k: int = Field(default=5, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+    max_passages: int | None = Field(default=None, gt=0)
+
+
+def read_config(path: str | Path) -> PipelineConfig:
+    """The checked top level of a file. Raises `InputError` naming the file and the field."""
+    try:
+        data = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read config {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold a mapping with the fields {', '.join(PipelineConfig.model_fields)}")
+    try:
+        return PipelineConfig(**data)
+    except (ValidationError, TypeError) as error:
+        raise InputError(f"{path}: {_explain(error, PipelineConfig)}") from None
+
+
+def build_pipeline(kind: type[P], config: PipelineConfig, store: Store | str | Path | None = None) -> P:
+    """The pipeline a config describes, over its own store or the one given."""
+    place = store if store is not None else config.store
+    if place is None:
+        raise InputError("config: store is missing; name an index directory")
+    opened = place if isinstance(place, Store) else Store.open(place, encoder=config.encoder)
+    return kind(
+        retriever=_component("retriever", config.retriever, RETRIEVERS, store=opened),
+        stages=[_component(f"stages.{n}", stage, STAGES) for n, stage in enumerate(config.stages)],
+        k=config.k,
+        max_tokens=config.max_tokens,
+        max_passages=config.max_passages,
+    )
+
+
+def _component(field: str, settings: Mapping[str, Any], known: Mapping[str, str], **extra: Any) -> Any:
+    name = settings.get("type")
+    if name not in known:
+        raise InputError(f"config: {field}.type is {name!r}; use one of {', '.join(known)}")
+    module, _, attribute = known[name].partition(":")
+    kind = getattr(import_module(module), attribute)
+    try:
+        return kind(**{key: value for key, value in settings.items() if key != "type"}, **extra)
+    except (ValidationError, TypeError) as error:
+        raise InputError(f"config: {field}.{_explain(error, kind)}") from None
+
+
+def _explain(error: ValidationError | TypeError, kind: type[BaseModel]) -> str:
+    if isinstance(error, TypeError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{place} is not a known field; use one of {', '.join(kind.model_fields)}"
+    return f"{place}: {first['msg']}, got {first['input']!r}"

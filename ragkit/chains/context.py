@@ -1,0 +1,119 @@
+"""`GroundedContext`: what a generator gets, as plain data."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ragkit.documents.spans import Span
+
+
+@dataclass(frozen=True)
+class StageTrace:
+    """One stage of one question: seconds it took, documents that went in and came out.
+
+    In a batch, a stage handles all questions at once; `seconds` is then the time of the whole batch.
+    """
+
+    stage: str
+    seconds: float
+    entered: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A verbatim slice: `source_text[start:end] == text`, in characters of the decoded source.
+
+    `n` is the number of the passage it stands in. For a document without a file, `source` is its own id and offsets count from
+    the start of its text. `line` and `page` are 1-based, None where the format has none.
+    """
+
+    n: int
+    id: str
+    source: str
+    start: int
+    end: int
+    text: str
+    line: int | None = None
+    page: int | None = None
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One kept unit of a passage, with the pruner's score if there was one."""
+
+    citation: Citation
+    kind: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class GroundedPassage:
+    """A numbered passage as the generator sees it: `text` is made of exactly the slices `spans` of its source."""
+
+    n: int
+    id: str
+    source: str
+    headings: tuple[str, ...]
+    score: float | None
+    text: str
+    spans: tuple[Span, ...]
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def label(self) -> str:
+        """The line above the passage in the prompt: source and heading path."""
+        return " > ".join((self.source, *self.headings))
+
+
+@dataclass(frozen=True)
+class GroundedContext:
+    """Numbered passages, what they cost, and how they were found.
+
+    `tokens_retrieved` counts the whole passages that retrieval and reranking chose; `tokens_kept` counts the kept text.
+    """
+
+    question: str
+    passages: tuple[GroundedPassage, ...]
+    tokens_retrieved: int
+    tokens_kept: int
+    trace: tuple[StageTrace, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Ready for a prompt: each passage under its number, source and headings. Empty if there are no passages."""
+        return "\n\n".join(f"[{passage.n}] {passage.label}\n{passage.text}" for passage in self.passages)
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """One citation per kept sentence, in the order of the text."""
+        return tuple(sentence.citation for passage in self.passages for sentence in passage.sentences)
+
+    def cite(self, n: int) -> tuple[Citation, ...]:
+        """What `[n]` in an answer refers to; empty for a number that was not given out."""
+        return tuple(citation for citation in self.citations if citation.n == n)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON-serialisable data."""
+        return {**asdict(self), "text": self.text}
+
+    def to_html(self) -> str:
+        """One self-contained page: the passages with their sources, the token counts and the stages."""
+        passages = "".join(
+            f"<article><h2>[{passage.n}] {html.escape(passage.label)}</h2><pre>{html.escape(passage.text)}</pre></article>"
+            for passage in self.passages
+        )
+        stages = "".join(
+            f"<tr><td>{html.escape(t.stage)}</td><td>{t.entered}</td><td>{t.left}</td><td>{t.seconds * 1000:.1f} ms</td></tr>"
+            for t in self.trace
+        )
+        return (
+            '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f"<title>{html.escape(self.question)}</title><style>body{{font:1rem/1.5 system-ui;max-width:48rem;margin:2rem auto;"
+            "padding:0 1rem;color-scheme:light dark}h2{font-size:1rem}pre{white-space:pre-wrap;overflow-wrap:anywhere}"
+            "td,th{padding:0 1rem 0 0;text-align:left}</style>"
+            f"<h1>{html.escape(self.question)}</h1><p>{self.tokens_kept} of {self.tokens_retrieved} tokens kept</p>{passages}"
+            f"<table><tr><th>stage</th><th>in</th><th>out</th><th>time</th></tr>{stages}</table></html>"
+        )

@@ -1,0 +1,335 @@
+"""The command line: index, search, ask, source. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from ragkit.errors import InputError, RagkitError
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
+    from ragkit.chains.answer import Answer
+    from ragkit.chains.context import Citation
+    from ragkit.chains.pipeline import Pipeline
+    from ragkit.store.indexer import IndexReport
+
+app = typer.Typer(
+    name="ragkit",
+    help="Retrieve, rerank, prune and ground: answers from your documents, with exact citations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+EncoderName = Annotated[
+    str | None, typer.Option("--encoder", help="Path or hub name of the encoder; default: the packaged all-MiniLM-L6-v2.")
+]
+
+
+@app.command()
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders to index.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the index lives.")],
+    exclude: Annotated[list[str] | None, typer.Option(help="A .gitignore-style pattern; may be repeated.")] = None,
+    encoder: EncoderName = None,
+    language: Annotated[str, typer.Option(help="Language of the text, as a name or ISO code.")] = "english",
+    size: Annotated[int, typer.Option(help="Largest passage, in tokens of the encoder.")] = 200,
+    overlap: Annotated[int, typer.Option(help="Tokens that neighbouring passages share.")] = 0,
+    text_field: Annotated[str, typer.Option(help="The field of a JSON record that holds its text.")] = "text",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring an index up to date with files and folders; only what changed is read again."""
+    from ragkit.encoders.languages import iso_code
+    from ragkit.store.indexer import SplitSettings, index_paths
+    from ragkit.store.manifest import NAME
+    from ragkit.store.store import Store, bm25_and_dense
+
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise InputError(f"PATH: {missing[0]} does not exist")
+    settings = SplitSettings(size, overlap, iso_code(language), text_field)
+    known = (out / NAME).exists()
+    with Store.open(out, encoder=encoder) if known else Store.create(out, bm25_and_dense(encoder, language)) as store:
+        with _progress(quiet) as progress:
+            report = index_paths(store, paths, exclude=exclude or [], settings=settings, progress=progress)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        _print_report(report, out)
+
+
+@app.command()
+def search(
+    directory: Directory,
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", help="How many passages to return.")] = 10,
+    retriever: Annotated[str, typer.Option(help="bm25, dense or hybrid.")] = "hybrid",
+    filter: Annotated[
+        list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="Metadata to match; may be repeated.")
+    ] = None,
+    encoder: EncoderName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the passages that match a query best."""
+    from ragkit.chains.config import PipelineConfig, build_pipeline
+    from ragkit.chains.pipeline import Pipeline
+    from ragkit.retrievers.batched import check_k
+
+    config = PipelineConfig(retriever={"type": retriever}, encoder=encoder, k=check_k(k))
+    documents = build_pipeline(Pipeline, config, directory).invoke(query, filter=_filter(filter))
+    if as_json:
+        _print_json({"query": query, "hits": [_hit(document) for document in documents]})
+    else:
+        _print_hits(documents)
+
+
+@app.command()
+def ask(
+    directory: Directory,
+    question: Annotated[str, typer.Argument(help="What to answer.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, extractive pruning.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Token budget of the context.")] = None,
+    filter: Annotated[
+        list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="Metadata to match; may be repeated.")
+    ] = None,
+    encoder: EncoderName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question with cited sentences, verbatim from the documents."""
+    from ragkit.chains.answer import extractive_answer
+
+    if max_tokens is not None and max_tokens <= 0:
+        raise InputError(f"--max-tokens must be a positive integer, got {max_tokens}")
+    pipeline = _pipeline(directory, config, encoder)
+    answer = extractive_answer(pipeline.ground(question, max_tokens=max_tokens, filter=_filter(filter)))
+    if as_json:
+        _print_json(_answer_json(answer))
+    else:
+        _print_answer(answer)
+
+
+@app.command()
+def source(
+    directory: Directory,
+    name: Annotated[str | None, typer.Argument(help="The source to print; without it, all sources are listed.")] = None,
+) -> None:
+    """Print the decoded text that the offsets of a source's citations refer to."""
+    from ragkit.store.store import Store
+
+    with Store.open(directory) as store:
+        corpus = store.snapshot.corpus
+        if name is None:
+            for known in corpus.sources():
+                typer.echo(known)
+            return
+        text = corpus.source_text(name) or corpus.source_text(os.path.abspath(name))
+    if text is None:
+        raise InputError(f"NAME: {directory} has no source {name!r}; `ragkit source {directory}` lists them")
+    sys.stdout.buffer.write(text.encode("utf-8"))
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 ok, 2 usage, 1 anything else; errors are one line on stderr."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message(), err=True)
+        code = 2
+    except click.ClickException as error:
+        code = _complain(error.format_message(), 2)
+    except InputError as error:
+        code = _complain(str(error), 2)
+    except (RagkitError, OSError) as error:
+        code = _complain(str(error), 1)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted", 1)
+    except Exception as error:
+        if os.environ.get("RAGKIT_DEBUG"):
+            raise
+        code = _complain(f"{type(error).__name__}: {error} (RAGKIT_DEBUG=1 shows where)", 1)
+    sys.exit(code or 0)
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"ragkit: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipeline:
+    from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
+    from ragkit.chains.pipeline import Pipeline
+
+    if config is not None:
+        settings = read_config(config)
+    else:
+        settings = PipelineConfig(retriever={"type": "hybrid"}, stages=[{"type": "extractive"}], k=5)
+    if encoder is not None:
+        settings = settings.model_copy(update={"encoder": encoder})
+    return build_pipeline(Pipeline, settings, directory)
+
+
+def _filter(entries: list[str] | None) -> dict[str, Any] | None:
+    """KEY=VALUE matches the string VALUE, or the number, true, false or null that it spells."""
+    conditions = []
+    for entry in entries or []:
+        key, equals, value = entry.partition("=")
+        if not equals or not key:
+            raise InputError(f"--filter takes KEY=VALUE, got {entry!r}")
+        choices: list[Any] = [value]
+        try:
+            spelled = json.loads(value)
+        except ValueError:
+            pass
+        else:
+            if isinstance(spelled, int | float | None):
+                choices.append(spelled)
+        conditions.append({key: {"$in": choices}})
+    return {"$and": conditions} if conditions else None
+
+
+def _hit(document: Document) -> dict[str, Any]:
+    from ragkit.documents.provenance import KEY, SCORE_KEY, provenance
+
+    record = provenance(document)
+    return {
+        "id": document.id,
+        "score": document.metadata[SCORE_KEY],
+        "source": record.source or document.id,
+        "start": record.start,
+        "end": record.start + len(document.page_content),
+        "text": document.page_content,
+        "metadata": {key: value for key, value in document.metadata.items() if key not in (KEY, SCORE_KEY)},
+    }
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    context = answer.context
+    return {
+        "question": context.question,
+        "answer": answer.text,
+        "abstained": answer.abstained,
+        "citations": [
+            {key: getattr(citation, key) for key in ("n", "id", "source", "start", "end", "text")}
+            for citation in answer.citations
+        ],
+        "passages": [
+            {
+                "n": passage.n,
+                "id": passage.id,
+                "source": passage.source,
+                "score": passage.score,
+                "text": passage.text,
+                "spans": [list(span) for span in passage.spans],
+            }
+            for passage in context.passages
+        ],
+        "tokens": {"retrieved": context.tokens_retrieved, "kept": context.tokens_kept},
+        "trace": [
+            {"stage": stage.stage, "seconds": stage.seconds, "in": stage.entered, "out": stage.left} for stage in context.trace
+        ],
+    }
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _print_report(report: IndexReport, out: Path) -> None:
+    for skipped in report.skipped:
+        typer.echo(f"skipped {_short(skipped.path)}: {skipped.reason}", err=True)
+    typer.echo(
+        f"{report.files} files, {report.passages} passages in {_short(str(out))} "
+        f"({report.added} added, {report.updated} updated, {report.deleted} deleted, "
+        f"{len(report.skipped)} files skipped) in {report.seconds:.1f} s"
+    )
+
+
+def _print_hits(documents: list[Document]) -> None:
+    from ragkit.documents.provenance import provenance
+
+    if not documents:
+        typer.echo("No passage matches.")
+    for rank, document in enumerate(documents, 1):
+        hit, record = _hit(document), provenance(document)
+        place = _place(hit["source"], record.line(0, document.page_content), record.page(0))
+        typer.secho(f"{rank}. {place}  {hit['score']:.3f}", bold=True)
+        typer.echo(_indent(_printable(document.page_content)) + "\n")
+
+
+def _print_answer(answer: Answer) -> None:
+    if answer.abstained:
+        typer.echo("Nothing in these documents answers that.")
+        return
+    for citation in answer.citations:
+        typer.echo(_indent(_printable(citation.text)))
+        typer.secho(f"    [{citation.n}] {_cited(citation)}", dim=True)
+    context = answer.context
+    saved = 1 - context.tokens_kept / context.tokens_retrieved if context.tokens_retrieved else 0
+    typer.echo(
+        f"\n{len(context.passages)} passages, {context.tokens_retrieved} tokens retrieved, "
+        f"{context.tokens_kept} kept ({saved:.0%} saved)"
+    )
+
+
+def _cited(citation: Citation) -> str:
+    return _place(citation.source, citation.line, citation.page)
+
+
+def _place(source: str, line: int | None, page: int | None) -> str:
+    place = _short(source)
+    if page is not None:
+        return f"{place}, page {page}"
+    return place if line is None else f"{place}:{line}"
+
+
+def _short(path: str) -> str:
+    """The path relative to the working directory if it lies below it."""
+    if not os.path.isabs(path):
+        return path
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def _printable(text: str) -> str:
+    """Without control characters, which could rewrite the terminal."""
+    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("indexing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

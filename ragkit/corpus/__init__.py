@@ -1,0 +1,1 @@
+"""The durable home of passages: ids, text, metadata, filters, add and delete."""

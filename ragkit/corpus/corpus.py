@@ -1,0 +1,395 @@
+"""Passages and their sources in SQLite, with every row valid for a range of generations.
+
+A row is visible at generation g if it was born at or before g and had not died by g. A writer works at generation g + 1: what
+it inserts is invisible to readers at g until the store's manifest says g + 1, and a writer that was killed leaves only rows
+that the next writer discards. A `position` is the number by which indexes know a passage; it is given once and never reused,
+and a passage whose text changes gets a new one, so an index never has to change a vector in place.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from langchain_core.documents import Document
+from numpy.typing import NDArray
+
+from ragkit.corpus.filters import Filter, compile_filter
+from ragkit.documents.provenance import KEY, Provenance, content_id, ensure_id, origin, passage_text, provenance
+from ragkit.errors import InputError, StoreError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS passages (
+  position INTEGER NOT NULL, born INTEGER NOT NULL, died INTEGER,
+  id TEXT NOT NULL, digest TEXT NOT NULL, source TEXT, text TEXT NOT NULL, metadata TEXT NOT NULL, provenance TEXT);
+CREATE INDEX IF NOT EXISTS passages_position ON passages (position);
+CREATE INDEX IF NOT EXISTS passages_id ON passages (id);
+CREATE INDEX IF NOT EXISTS passages_digest ON passages (digest);
+CREATE INDEX IF NOT EXISTS passages_source ON passages (source);
+CREATE INDEX IF NOT EXISTS passages_died ON passages (died) WHERE died IS NOT NULL;
+CREATE TABLE IF NOT EXISTS sources (
+  name TEXT NOT NULL, born INTEGER NOT NULL, died INTEGER,
+  file TEXT NOT NULL, digest TEXT NOT NULL, text BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS sources_name ON sources (name);
+CREATE INDEX IF NOT EXISTS sources_file ON sources (file);
+CREATE INDEX IF NOT EXISTS sources_died ON sources (died) WHERE died IS NOT NULL;
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+_CHUNK = 900
+
+Positions = NDArray[np.int64]
+T = TypeVar("T")
+
+
+class Addition(NamedTuple):
+    """A passage that the indexes must learn: `twin` is a known position with the same indexed text, if there is one."""
+
+    position: int
+    text: str
+    twin: int | None
+
+
+class Change(NamedTuple):
+    """What an upsert or delete means for the indexes, and the ids it touched in the order given."""
+
+    ids: list[str]
+    additions: list[Addition]
+    removed: list[int]
+
+
+class SourceText(NamedTuple):
+    """A decoded source: its name, the file it came from, a digest of that file and of how it was read, and its text."""
+
+    name: str
+    file: str
+    digest: str
+    text: str
+
+
+def indexed_text(document: Document) -> str:
+    """What indexes see of a passage: its text, preceded by the headings above it that the text does not already show."""
+    text = passage_text(document)
+    context = [heading for heading in provenance(document).headings if heading not in text]
+    return f"{' > '.join(context)}\n{text}" if context else text
+
+
+class Corpus:
+    """Passages at one generation. Safe to read from several threads; write from one thread at a time.
+
+    `path=None` keeps everything in memory. Reads see exactly the rows of `generation`; writes belong to it too, so a writer
+    opens the corpus at the generation it is about to publish.
+    """
+
+    def __init__(self, path: Path | None, generation: int, *, create: bool = False) -> None:
+        """Open the database. Raises `StoreError` if it is missing or damaged."""
+        self.path, self.generation = path, generation
+        self._lock = threading.RLock()
+        try:
+            if path is None:
+                self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+            else:
+                mode = "rwc" if create else "rw"
+                self._db = sqlite3.connect(
+                    f"{path.absolute().as_uri()}?mode={mode}",
+                    uri=True,
+                    timeout=60,
+                    check_same_thread=False,
+                    isolation_level=None,
+                )
+            if path is None or create:
+                self._db.executescript(_SCHEMA)
+            self._db.execute("SELECT 1 FROM passages LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read {path}: {error}; delete the index directory and index again") from error
+
+    def close(self) -> None:
+        """Release the database; later reads fail."""
+        self._db.close()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of passages."""
+        return int(self._rows(f"SELECT count(*) FROM passages WHERE {self._live}")[0][0])
+
+    def documents(self, positions: Iterable[int]) -> list[Document]:
+        """The passages at these positions, in this order. Raises `StoreError` if one is gone."""
+        wanted = [int(position) for position in positions]
+        found = {
+            position: (id_, text, metadata, record)
+            for chunk in _chunks(wanted)
+            for position, id_, text, metadata, record in self._rows(
+                "SELECT position, id, text, metadata, provenance FROM passages "
+                f"WHERE position IN ({','.join(map(str, chunk))}) AND {self._live}"
+            )
+        }
+        missing = [position for position in wanted if position not in found]
+        if missing:
+            raise StoreError(
+                f"{len(missing)} passages of generation {self.generation} have since been replaced; open the index again"
+            )
+        return [_document(*found[position]) for position in wanted]
+
+    def get(self, ids: Sequence[str]) -> list[Document]:
+        """The passages with these ids, in this order; unknown ids are left out, repeated ones given once."""
+        rows = self._by_id(ids, "text, metadata, provenance")
+        return [_document(id_, *rows[id_]) for id_ in dict.fromkeys(ids) if id_ in rows]
+
+    def all_positions(self) -> Positions:
+        """Every live position, ascending."""
+        return self._positions("", [])
+
+    def allowed(self, filter: Filter) -> Positions:
+        """Ascending positions of the passages that pass the filter.
+
+        Raises `InputError` for a malformed filter, or one that names a metadata field which no passage has.
+        """
+        condition = compile_filter(filter)
+        for field in dict.fromkeys(condition.fields):
+            self._check_field(field)
+        return self._positions(f" AND {condition.sql}", condition.parameters)
+
+    def source_text(self, name: str) -> str | None:
+        """The decoded text that offsets into source `name` refer to; None if there is no such source."""
+        rows = self._rows(f"SELECT text FROM sources WHERE name = ? AND {self._live}", [name])
+        return zlib.decompress(rows[0][0]).decode("utf-8") if rows else None
+
+    def sources(self) -> list[str]:
+        """Names of all sources, sorted."""
+        return [name for (name,) in self._rows(f"SELECT name FROM sources WHERE {self._live} ORDER BY name")]
+
+    def file_digests(self) -> dict[str, str]:
+        """Digest of every file that has sources here."""
+        return dict(self._rows(f"SELECT DISTINCT file, digest FROM sources WHERE {self._live}"))
+
+    def ids_of_file(self, file: str) -> list[str]:
+        """Ids of the passages whose source came from `file`, in order of position."""
+        return [
+            id_
+            for (id_,) in self._rows(
+                f"SELECT id FROM passages WHERE source IN (SELECT name FROM sources WHERE file = ? AND {self._live}) "
+                f"AND {self._live} ORDER BY position",
+                [file],
+            )
+        ]
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def plan(self, documents: Sequence[Document]) -> Change:
+        """What an upsert of these documents would change; writes nothing but reserves positions.
+
+        Of several documents with one id the last counts. Raises `InputError` for metadata that JSON cannot hold exactly.
+        """
+        latest = {str(document.id): document for document in map(ensure_id, documents)}
+        for document in latest.values():
+            _row(document)
+        known = self._by_id(list(latest), "position, digest")
+        digests = {id_: _digest(document) for id_, document in latest.items()}
+        changed = [id_ for id_ in latest if id_ not in known or known[id_][1] != digests[id_]]
+        twins = self._twins([digests[id_] for id_ in changed])
+        first = self._reserve(len(changed))
+        additions = [Addition(first + n, indexed_text(latest[id_]), twins.get(digests[id_])) for n, id_ in enumerate(changed)]
+        return Change(list(latest), additions, [known[id_][0] for id_ in changed if id_ in known])
+
+    def apply(self, documents: Sequence[Document], change: Change) -> bool:
+        """Write the documents under the positions that `plan` reserved. Returns whether anything differs now."""
+        latest = {str(document.id): document for document in map(ensure_id, documents)}
+        known = self._by_id(list(latest), "position, digest, text, metadata, provenance")
+        fresh = iter(change.additions)
+        differs = False
+        with self._transaction():
+            for id_, document in latest.items():
+                row = _row(document)
+                old = known.get(id_)
+                if old is not None and old[1:] == (row.digest, row.text, row.metadata, row.provenance):
+                    continue
+                differs = True
+                same_index = old is not None and old[1] == row.digest
+                position = old[0] if old is not None and same_index else next(fresh).position
+                if old is not None:
+                    self._retire("passages", "id", id_)
+                self._db.execute(
+                    "INSERT INTO passages (position, born, id, digest, source, text, metadata, provenance) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        position,
+                        self.generation,
+                        id_,
+                        row.digest,
+                        row.source,
+                        row.text,
+                        row.metadata,
+                        row.provenance,
+                    ),
+                )
+        return differs
+
+    def delete(self, ids: Sequence[str]) -> Change:
+        """Forget the passages with these ids; unknown ids are ignored."""
+        known = self._by_id(ids, "position")
+        gone = [id_ for id_ in dict.fromkeys(ids) if id_ in known]
+        with self._transaction():
+            for id_ in gone:
+                self._retire("passages", "id", id_)
+        return Change(gone, [], [known[id_][0] for id_ in gone])
+
+    def replace_sources(self, file: str, sources: Sequence[SourceText]) -> None:
+        """Make `sources` the sources of `file`, in place of those it had. No sources forgets the file."""
+        with self._transaction():
+            self._retire("sources", "file", file)
+            self._db.executemany(
+                "INSERT INTO sources (name, born, file, digest, text) VALUES (?, ?, ?, ?, ?)",
+                [
+                    (source.name, self.generation, file, source.digest, zlib.compress(source.text.encode("utf-8"), 3))
+                    for source in sources
+                ],
+            )
+
+    def discard_after(self, generation: int) -> None:
+        """Undo what a writer of a later, never published generation left behind."""
+        with self._transaction():
+            for table in ("passages", "sources"):
+                self._db.execute(f"DELETE FROM {table} WHERE born > ?", (generation,))
+                self._db.execute(f"UPDATE {table} SET died = NULL WHERE died > ?", (generation,))
+
+    def purge(self, generation: int) -> None:
+        """Remove rows that no reader at `generation` or later can see."""
+        with self._transaction():
+            for table in ("passages", "sources"):
+                self._db.execute(f"DELETE FROM {table} WHERE died <= ?", (generation,))
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _live(self) -> str:
+        return f"(born <= {self.generation} AND (died IS NULL OR died > {self.generation}))"
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            try:
+                return self._db.execute(sql, parameters).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise StoreError(f"cannot read {self.path or 'the corpus'}: {error}") from error
+
+    def _positions(self, condition: str, parameters: Sequence[Any]) -> Positions:
+        rows = self._rows(f"SELECT position FROM passages WHERE {self._live}{condition} ORDER BY position", parameters)
+        return np.fromiter((position for (position,) in rows), np.int64, len(rows))
+
+    def _by_id(self, ids: Sequence[str], columns: str) -> dict[str, tuple[Any, ...]]:
+        found: dict[str, tuple[Any, ...]] = {}
+        for chunk in _chunks(ids):
+            marks = ",".join("?" * len(chunk))
+            for id_, *values in self._rows(f"SELECT id, {columns} FROM passages WHERE id IN ({marks}) AND {self._live}", chunk):
+                found[id_] = tuple(values)
+        return found
+
+    def _twins(self, digests: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for chunk in _chunks(digests):
+            marks = ",".join("?" * len(chunk))
+            # live rows only: the vector of a row that died earlier may be gone from the indexes
+            found |= dict(
+                self._rows(
+                    f"SELECT digest, min(position) FROM passages WHERE digest IN ({marks}) AND {self._live} GROUP BY digest",
+                    chunk,
+                )
+            )
+        return found
+
+    def _check_field(self, field: str) -> None:
+        known = self._rows(
+            f"SELECT 1 FROM passages WHERE {self._live} AND EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ?) LIMIT 1",
+            [field],
+        )
+        if known or not len(self):
+            return
+        fields = self._rows(f"SELECT DISTINCT key FROM passages, json_each(metadata) WHERE {self._live} ORDER BY key LIMIT 20")
+        names = ", ".join(key for (key,) in fields) or "none"
+        raise InputError(f"filter: no passage has the metadata field {field!r}; known fields: {names}")
+
+    def _reserve(self, count: int) -> int:
+        with self._transaction():
+            rows = self._db.execute("SELECT value FROM counters WHERE name = 'position'").fetchall()
+            first = int(rows[0][0]) if rows else 0
+            self._db.execute("INSERT OR REPLACE INTO counters VALUES ('position', ?)", (first + count,))
+        return first
+
+    def _retire(self, table: str, column: str, value: str) -> None:
+        self._db.execute(f"DELETE FROM {table} WHERE {column} = ? AND born = ?", (value, self.generation))
+        self._db.execute(f"UPDATE {table} SET died = ? WHERE {column} = ? AND died IS NULL", (self.generation, value))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+
+class _Row(NamedTuple):
+    digest: str
+    source: str | None
+    text: str
+    metadata: str
+    provenance: str | None
+
+
+def _row(document: Document) -> _Row:
+    text = passage_text(document)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"document {document.id!r}: page_content holds a lone surrogate at character {error.start}; "
+            "decode the text with errors='replace'"
+        ) from None
+    metadata = {key: value for key, value in document.metadata.items() if key != KEY}
+    record = origin(provenance(document))
+    return _Row(
+        _digest(document),
+        record.source,
+        text,
+        _exact_json(metadata, document.id),
+        None if record == Provenance() else json.dumps(record.to_json()),
+    )
+
+
+def _digest(document: Document) -> str:
+    return content_id(indexed_text(document))
+
+
+def _exact_json(metadata: dict[str, Any], id_: str | None) -> str:
+    for field, value in metadata.items():
+        try:
+            exact = isinstance(field, str) and json.loads(json.dumps(value, allow_nan=False)) == value
+        except (TypeError, ValueError):
+            exact = False
+        if not exact:
+            raise InputError(
+                f"document {id_!r}: metadata field {field!r} ({type(value).__name__}) does not survive JSON; "
+                "convert it to strings, numbers, true/false, null, lists or mappings of them"
+            )
+    return json.dumps(metadata)
+
+
+def _document(id_: str, text: str, metadata: str, record: str | None) -> Document:
+    fields = json.loads(metadata)
+    if record is not None:
+        fields[KEY] = json.loads(record)
+    return Document(id=id_, page_content=text, metadata=fields)
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]

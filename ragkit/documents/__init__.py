@@ -1,0 +1,1 @@
+"""Files to passages with exact source positions: loading, block structure, sentences, splitting."""

@@ -1,0 +1,88 @@
+"""Which files of a folder are read: known formats, nothing hidden, nothing ignored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragkit.errors import InputError
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+SUFFIXES = (
+    *(".txt", ".text", ".md", ".markdown", ".rst", ".html", ".htm", ".pdf"),
+    *(".json", ".jsonl", ".ndjson", ".jsonl.gz"),
+)
+IGNORE_FILES = (".gitignore", ".ragkitignore")
+
+
+def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iterator[Path]:
+    """Absolute paths of the files to read, in a fixed order, each real file once.
+
+    Folders are searched for files with one of `SUFFIXES`; hidden ones are left out, as is what `.gitignore` and
+    `.ragkitignore` files inside the folder name. `exclude` takes patterns in the same style and applies to everything. A file
+    named itself is taken whatever its suffix. What cannot be opened is listed too, so that loading it tells why. Raises
+    `InputError` for a path that does not exist.
+    """
+    from pathspec import GitIgnoreSpec
+
+    excluded = GitIgnoreSpec.from_lines(exclude)
+    seen: set[str] = set()
+    for path in (os.fspath(path) for path in paths):
+        if not os.path.lexists(path):
+            raise InputError(f"there is no file or folder {path}")
+        top = os.path.abspath(path)
+        if os.path.isdir(top):
+            found = _walk(top, top, [(top, excluded)], seen)
+        else:
+            found = iter(() if excluded.match_file(os.path.basename(path)) else (top,))
+        for file in found:
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
+                yield Path(file)
+
+
+def _walk(top: str, folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -> Iterator[str]:
+    """Files below `folder`. `rules` holds ignore patterns, the weightiest last: inner folders, then the caller's."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        yield folder
+        return
+    rules = [*rules[:-1], (folder, _ignore_file(folder)), rules[-1]]
+    for entry in entries:
+        is_folder = entry.is_dir()
+        if entry.name.startswith(".") or _ignored(entry.path, is_folder, rules):
+            continue
+        if is_folder:
+            yield from _walk(top, entry.path, rules, seen)
+        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or not os.path.exists(entry.path)):
+            yield entry.path
+
+
+def _ignore_file(folder: str) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    lines: list[str] = []
+    for name in IGNORE_FILES:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.access(path, os.R_OK):
+            with open(path, encoding="utf-8-sig", errors="replace") as file:
+                lines.extend(file.read().splitlines())
+    return GitIgnoreSpec.from_lines(lines)
+
+
+def _ignored(path: str, is_folder: bool, rules: list[tuple[str, GitIgnoreSpec]]) -> bool:
+    for folder, spec in reversed(rules):
+        verdict = spec.check_file(os.path.relpath(path, folder) + ("/" if is_folder else "")).include
+        if verdict is not None:
+            return verdict
+    return False

@@ -1,0 +1,114 @@
+"""One file to sources: decoding, and what each format adds to plain text."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from ragkit.documents.blocks import markdown_blocks, rst_blocks, text_blocks
+from ragkit.documents.files import find_files
+from ragkit.documents.html import read_html
+from ragkit.documents.lines import is_white
+from ragkit.documents.markdown import front_matter_title
+from ragkit.documents.model import Block, Skipped, Source
+from ragkit.documents.pdf import read_pdf
+from ragkit.documents.records import read_records
+from ragkit.documents.unreadable import UnreadableFile
+
+__all__ = ["UnreadableFile", "find_files", "load", "load_bytes"]
+
+_WIDE_MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+
+def load(path: Path, *, text_field: str = "text") -> tuple[list[Source], list[Skipped]]:
+    """The sources in one file, and the records of it that could not be used.
+
+    `text_field` names the field of a JSON record that holds its text. Raises `UnreadableFile` if there is nothing to read.
+    """
+    return load_bytes(_read(path), path, text_field=text_field)
+
+
+def load_bytes(data: bytes, path: Path, *, text_field: str = "text") -> tuple[list[Source], list[Skipped]]:
+    """As `load`, for the content of a file that has been read already; `path` gives name and format."""
+    name = os.path.abspath(path)
+    if not data:
+        raise UnreadableFile(name, "empty")
+    suffix = path.suffix.lower()
+    if suffix == ".pdf":
+        text, pages = read_pdf(data, name)
+        return [Source(name, name, text, text_blocks(text), title=path.stem, lines=(), pages=pages)], []
+    if path.name.lower().endswith((".json", ".jsonl", ".ndjson", ".jsonl.gz")):
+        return read_records(data, name, text_field, _decode)
+    text = _decode(data, name)
+    return [_html(text, path, name) if suffix in (".html", ".htm") else _plain(text, path, name)], []
+
+
+def _read(path: Path) -> bytes:
+    name = os.path.abspath(path)
+    try:
+        mode = os.stat(path).st_mode
+        # opening a pipe would wait for a writer
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UnreadableFile(name, "not a regular file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UnreadableFile(name, "no such file") from None
+    except PermissionError:
+        raise UnreadableFile(name, "permission denied") from None
+    except OSError as error:
+        raise UnreadableFile(name, (error.strerror or type(error).__name__).lower()) from None
+
+
+def _decode(data: bytes, name: str) -> str:
+    text = _decoded(data)
+    if text is None:
+        raise UnreadableFile(name, "binary, not text")
+    if all(map(is_white, text)):
+        raise UnreadableFile(name, "only white space")
+    return text
+
+
+def _decoded(data: bytes) -> str | None:
+    encoding = next((encoding for mark, encoding in _WIDE_MARKS if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data:
+        return None
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return _guess(data) if encoding == "utf-8" else None
+
+
+def _guess(data: bytes) -> str | None:
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(data).best()
+    text = None if best is None else str(best)
+    return None if text is None or _CONTROLS.search(text) else text
+
+
+def _html(markup: str, path: Path, name: str) -> Source:
+    page = read_html(markup)
+    if not page.text:
+        raise UnreadableFile(name, "no text in the page")
+    title = page.title or _first_heading(page.blocks) or path.stem
+    return Source(name, name, page.text, page.blocks, title=title, lines=page.lines)
+
+
+def _plain(text: str, path: Path, name: str) -> Source:
+    suffix = path.suffix.lower()
+    if suffix in (".md", ".markdown"):
+        blocks = markdown_blocks(text)
+        title = _first_heading(blocks) or front_matter_title(text)
+    elif suffix == ".rst":
+        blocks = rst_blocks(text)
+        title = _first_heading(blocks)
+    else:
+        blocks, title = text_blocks(text), ""
+    return Source(name, name, text, blocks, title=title or path.stem)
+
+
+def _first_heading(blocks: tuple[Block, ...]) -> str:
+    return next((block.title for block in blocks if block.level == 1), "")

@@ -1,0 +1,136 @@
+"""`metadata["ragkit"]`: where a passage comes from and what each stage did to it, typed.
+
+LangChain's `Document` is what flows; this is the only place that knows how ragkit's own part of its metadata is laid out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from langchain_core.documents import Document
+
+from ragkit.documents.model import Mark, Unit
+
+KEY = "ragkit"
+SCORE_KEY = "relevance_score"
+
+
+class StageResult(NamedTuple):
+    """What one stage said of a document: its score and its 1-based rank."""
+
+    stage: str
+    score: float | None
+    rank: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Typed view of `metadata["ragkit"]`. All offsets count characters.
+
+    `start` and `end` place the passage in its source text; everything else is relative to the passage. `passage` holds the whole
+    passage once a pruner has shortened `page_content`, `spans` the kept slices of it, `unit_scores` one score per unit.
+    """
+
+    source: str | None = None
+    start: int = 0
+    end: int | None = None
+    headings: tuple[str, ...] = ()
+    lines: tuple[Mark, ...] = ()
+    pages: tuple[Mark, ...] = ()
+    units: tuple[Unit, ...] | None = None
+    stages: tuple[StageResult, ...] = ()
+    passage: str | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+    unit_scores: tuple[float, ...] | None = None
+
+    def line(self, offset: int, text: str) -> int | None:
+        """1-based line of the original file at `offset` of the passage `text`; None where the format has no lines."""
+        mark = _last_mark(self.lines, offset)
+        return None if mark is None else mark.number + text.count("\n", mark.offset, offset)
+
+    def page(self, offset: int) -> int | None:
+        """1-based page at `offset` of the passage; None where the format has no pages."""
+        mark = _last_mark(self.pages, offset)
+        return None if mark is None else mark.number
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON-serialisable dict that lives under `metadata["ragkit"]`; fields at their default are left out."""
+        return {name: _plain(value) for name, value in self.__dict__.items() if value != self.__dataclass_fields__[name].default}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Provenance:
+        """Inverse of `to_json`."""
+        fields = dict(data)
+        for name, kind in (("lines", Mark), ("pages", Mark), ("units", Unit), ("stages", StageResult)):
+            if name in fields:
+                fields[name] = tuple(kind(*item) for item in fields[name])
+        if "spans" in fields:
+            fields["spans"] = tuple((start, end) for start, end in fields["spans"])
+        for name in ("headings", "unit_scores"):
+            if name in fields:
+                fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def _last_mark(marks: tuple[Mark, ...], offset: int) -> Mark | None:
+    at = bisect_right(marks, offset, key=lambda mark: mark.offset)
+    return marks[at - 1] if at else None
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def provenance(document: Document) -> Provenance:
+    """ragkit's view of a document; an empty one for a document that ragkit has not touched."""
+    data = document.metadata.get(KEY)
+    return Provenance.from_json(data) if data else Provenance()
+
+
+def with_provenance(document: Document, record: Provenance, **changes: Any) -> Document:
+    """A copy of `document` that carries `record`, with `changes` made to it first. The input is not mutated."""
+    record = replace(record, **changes)
+    return Document(id=document.id, page_content=document.page_content, metadata={**document.metadata, KEY: record.to_json()})
+
+
+def with_stages(document: Document, *results: StageResult) -> Document:
+    """A copy of `document` with more stage results; `relevance_score` becomes the last of their scores that is not None."""
+    record = provenance(document)
+    copy = with_provenance(document, record, stages=(*record.stages, *results))
+    for result in results:
+        if result.score is not None:
+            copy.metadata[SCORE_KEY] = result.score
+    return copy
+
+
+def origin(record: Provenance) -> Provenance:
+    """Where the passage comes from, without what stages did to it."""
+    return replace(record, stages=(), passage=None, spans=None, unit_scores=None)
+
+
+def passage_text(document: Document) -> str:
+    """The whole passage, also after a pruner has shortened `page_content`."""
+    whole = provenance(document).passage
+    return document.page_content if whole is None else whole
+
+
+def ensure_id(document: Document) -> Document:
+    """The document itself if it has an id, else a copy whose id is a hash of its text and metadata."""
+    if document.id is not None:
+        return document
+    return Document(
+        id=content_id(document.page_content, document.metadata),
+        page_content=document.page_content,
+        metadata=document.metadata,
+    )
+
+
+def content_id(*parts: Any) -> str:
+    """A 128-bit hash, in hex, of JSON-serialisable parts: equal parts, equal id, on every machine."""
+    blob = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.blake2b(blob.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,86 @@
+"""The part of dense encoding that needs torch: loading a transformer, and rows of token ids to pooled vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+
+from ragkit.encoders.base import Vectors
+from ragkit.encoders.folder import Pooling
+from ragkit.errors import RagkitError
+
+_hush_lock = Lock()
+
+
+def load_network(folder: Path, device: str | None = None) -> torch.nn.Module:
+    """A transformer in evaluation mode, float32, on `device` (a GPU where there is one, if not given).
+
+    Raises `RagkitError` if the folder has no safetensors weights that transformers can read.
+    """
+    from transformers import AutoModel
+
+    with hushed():
+        try:
+            network = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RagkitError(f"model: {folder} cannot be loaded from safetensors: {reason}") from error
+    loaded: torch.nn.Module = network.float().eval().to(device or best_device())
+    return loaded
+
+
+def best_device() -> str:
+    """The fastest device of this machine: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def forward(network: torch.nn.Module, rows: Sequence[Sequence[int]], pooling: Pooling) -> Vectors:
+    """Pooled last hidden states of rows of token ids, [len(rows), dimension] float32, not normalised."""
+    width = max(map(len, rows))
+    ids = np.zeros((len(rows), width), np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
+    with torch.inference_mode():
+        device = next(network.parameters()).device
+        states = network(input_ids=torch.from_numpy(ids).to(device), attention_mask=mask.to(device)).last_hidden_state
+        pooled: Vectors = pool(states, mask.to(device), pooling).float().cpu().numpy()
+    return pooled
+
+
+def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """One vector per row from `states` [n, tokens, dimension]; `mask` [n, tokens] is 1 for tokens, then 0 for padding.
+
+    "mean" averages the tokens, "cls" takes the first, "last" the last one.
+    """
+    if pooling == "cls":
+        return states[:, 0]
+    lengths = mask.sum(1)
+    if pooling == "last":
+        return states[torch.arange(len(states), device=states.device), lengths - 1]
+    return (states * mask[:, :, None]).sum(1) / lengths[:, None]
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without transformers' progress bars and log messages; its settings are put back afterwards."""
+    from transformers.utils import logging
+
+    with _hush_lock:
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()

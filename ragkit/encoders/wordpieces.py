@@ -1,0 +1,51 @@
+"""A model's own tokenizer, from its tokenizer.json: where tokens start and what their ids are. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+class WordPieces:
+    """The tokenizer of a model folder, without truncation and padding. Implements `documents.tokens.Tokenizer`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = _read(folder)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        probe = self._tokenizer.encode("a")
+        special = np.asarray(probe.special_tokens_mask, dtype=bool)
+        body = np.flatnonzero(~special)
+        first, last = (body[0], body[-1] + 1) if len(body) else (len(special), len(special))
+        self.prefix: list[int] = probe.ids[:first]
+        """Ids of the special tokens that go before a text."""
+        self.suffix: list[int] = probe.ids[last:]
+        """Ids of the special tokens that go after a text."""
+
+    def starts(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Character offset of the start of each token, for each text; special tokens are left out."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.fromiter((start for start, _ in e.offsets), np.int64) for e in encodings]
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def _read(folder: Path) -> tokenizers.Tokenizer:
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(file))
+    from transformers import AutoTokenizer
+
+    backend: tokenizers.Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
+    return backend

@@ -1,0 +1,1 @@
+"""Vectors to nearest positions. Numbers only: no text, no LangChain."""

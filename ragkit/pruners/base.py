@@ -1,0 +1,85 @@
+"""What every pruner does around its model: score units, keep some, and return verbatim spans."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from langchain_core.documents import Document
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ragkit.compressor import Compressor, Task
+from ragkit.documents.model import Unit
+from ragkit.documents.provenance import StageResult, passage_text, provenance, with_provenance
+from ragkit.documents.sentences import units_of
+from ragkit.documents.spans import inside, join_spans, merge_units
+from ragkit.indexes.base import Scores
+
+
+class Pruner(Compressor):
+    """Returns the same documents, each shortened to the sentences worth keeping, as exact slices of its passage.
+
+    `metadata["ragkit"]` then holds the whole passage, the kept spans, and every unit's score. Pruning a pruned document again
+    only looks at what is left of it.
+    """
+
+    min_sentences: int = Field(default=0, ge=0)
+    """Keep at least this many units of every document, the best first."""
+    drop_empty: bool = True
+    """Leave out documents of which nothing is kept; otherwise they come back with an empty text."""
+
+    @property
+    def stage(self) -> str:
+        """Name under which the stage is recorded in `metadata["ragkit"]`."""
+        return "prune"
+
+    @abstractmethod
+    def score_units(self, tasks: Sequence[Task], units: Sequence[Sequence[Sequence[Unit]]]) -> list[list[Scores]]:
+        """For each question and document one score per unit; units are offsets into `passage_text(document)`."""
+
+    @abstractmethod
+    def select(self, scores: Sequence[Scores]) -> list[NDArray[np.bool_]]:
+        """Which units to keep, for all documents of one question."""
+
+    def process(self, tasks: Sequence[Task]) -> list[list[Document]]:
+        """See `Compressor.process`."""
+        units = [[_remaining_units(document) for document in task.documents] for task in tasks]
+        scores = self.score_units(tasks, units)
+        return [
+            self._shorten(task, task_units, task_scores)
+            for task, task_units, task_scores in zip(tasks, units, scores, strict=True)
+        ]
+
+    def _shorten(self, task: Task, units: Sequence[Sequence[Unit]], scores: Sequence[Scores]) -> list[Document]:
+        shortened = []
+        for document, its_units, its_scores, keep in zip(task.documents, units, scores, self.select(scores), strict=True):
+            best = np.argsort(-its_scores, kind="stable")[: self.min_sentences]
+            keep = keep.copy()
+            keep[best] = True
+            if keep.any() or not self.drop_empty:
+                shortened.append((document, its_units, its_scores, keep))
+        return [self._document(*parts, rank) for rank, parts in enumerate(shortened, 1)]
+
+    def _document(
+        self, document: Document, units: Sequence[Unit], scores: Scores, keep: NDArray[np.bool_], rank: int
+    ) -> Document:
+        record, text = provenance(document), passage_text(document)
+        spans = merge_units(units, keep)
+        short = Document(id=document.id, page_content=join_spans(text, spans), metadata=document.metadata)
+        return with_provenance(
+            short,
+            record,
+            passage=text,
+            spans=spans,
+            units=tuple(units),
+            unit_scores=tuple(float(score) for score in scores),
+            stages=(*record.stages, StageResult(self.stage, None, rank)),
+        )
+
+
+def _remaining_units(document: Document) -> list[Unit]:
+    spans = provenance(document).spans
+    units = units_of(document)
+    return list(units) if spans is None else [unit for unit in units if inside(unit, spans)]

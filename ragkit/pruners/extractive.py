@@ -1,0 +1,87 @@
+"""A model-free pruner: keep the sentences that look most like the question. The baseline that trained pruners must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PrivateAttr
+
+from ragkit.compressor import Task
+from ragkit.documents.model import Unit
+from ragkit.documents.provenance import passage_text
+from ragkit.encoders.base import Encoder
+from ragkit.encoders.factory import as_encoder
+from ragkit.encoders.lexical import Analyzer, Vocabulary
+from ragkit.indexes.base import Scores
+from ragkit.indexes.bm25 import BM25Index
+from ragkit.pruners.base import Pruner
+
+
+class ExtractivePruner(Pruner):
+    """Scores each sentence against the question by cosine similarity under a dense encoder, or by BM25.
+
+    Scores are divided by the best score among all sentences of the question, so the best sentence has 1; a sentence is kept if it
+    reaches `threshold`. BM25's term statistics are those of the question's own sentences.
+    """
+
+    scorer: Literal["dense", "bm25"] = "dense"
+    """What to compare sentences with the question by."""
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    """The share of the best sentence's score that a sentence must reach."""
+    encoder: Any = None
+    """For "dense": an `Encoder`, a LangChain `Embeddings`, a path or a hub name; None is the packaged all-MiniLM-L6-v2."""
+    language: str = "english"
+    """For "bm25": the language of stemming and stop words."""
+
+    _encoder: Encoder | None = PrivateAttr(default=None)
+
+    def score_units(self, tasks: Sequence[Task], units: Sequence[Sequence[Sequence[Unit]]]) -> list[list[Scores]]:
+        """See `Pruner.score_units`."""
+        texts = [
+            [
+                passage_text(document)[unit.start : unit.end]
+                for document, its_units in zip(task.documents, task_units, strict=True)
+                for unit in its_units
+            ]
+            for task, task_units in zip(tasks, units, strict=True)
+        ]
+        queries = [task.query for task in tasks]
+        flat = self._by_bm25(queries, texts) if self.scorer == "bm25" else self._by_encoder(queries, texts)
+        return [
+            np.split(_share_of_best(scores), np.cumsum([len(its_units) for its_units in task_units])[:-1]) if task_units else []
+            for scores, task_units in zip(flat, units, strict=True)
+        ]
+
+    def select(self, scores: Sequence[Scores]) -> list[NDArray[np.bool_]]:
+        """See `Pruner.select`. If no sentence resembles the question at all, nothing is kept."""
+        return [(its_scores >= self.threshold) & (its_scores > 0) for its_scores in scores]
+
+    def _by_encoder(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Scores]:
+        if self._encoder is None:
+            self._encoder = as_encoder(self.encoder)
+        asked = self._encoder.encode_queries(queries)
+        found = self._encoder.encode_documents([text for per_query in texts for text in per_query])
+        sizes = np.cumsum([len(per_query) for per_query in texts])[:-1]
+        return [(vectors @ query).astype(np.float64) for query, vectors in zip(asked, np.split(found, sizes), strict=True)]
+
+    def _by_bm25(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Scores]:
+        analyzer = Analyzer(self.language)
+        answers = []
+        for query, sentences in zip(queries, texts, strict=True):
+            vocabulary, index = Vocabulary(), BM25Index()
+            terms = [vocabulary.add(tokens) for tokens in analyzer.analyze(sentences)]
+            index.add(np.arange(len(sentences)), terms)
+            scores = np.zeros(len(sentences))
+            if sentences:
+                hits = index.search([vocabulary.lookup(analyzer.analyze([query])[0])], len(sentences))[0]
+                scores[hits.positions] = hits.scores
+            answers.append(scores)
+        return answers
+
+
+def _share_of_best(scores: Scores) -> Scores:
+    best = scores.max(initial=0.0)
+    return np.clip(scores / best, 0.0, 1.0) if best > 0 else np.zeros_like(scores)

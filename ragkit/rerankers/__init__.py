@@ -1,0 +1,1 @@
+"""(question, documents) to the same documents, reordered."""

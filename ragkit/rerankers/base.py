@@ -1,0 +1,51 @@
+"""What every reranker does around its model: keep all documents, record scores and ranks, cut to top k."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from langchain_core.documents import Document
+from pydantic import Field
+
+from ragkit.compressor import Compressor, Task
+from ragkit.documents.provenance import StageResult, with_stages
+from ragkit.indexes.base import Scores
+
+_log = logging.getLogger(__name__)
+
+
+class Reranker(Compressor):
+    """Returns what it was given, reordered by score; equal scores keep their order. Nothing is lost unless `top_k` cuts it."""
+
+    top_k: int | None = Field(default=None, gt=0)
+    """How many documents to return; None returns all."""
+
+    @property
+    def stage(self) -> str:
+        """Name under which scores and ranks are recorded in `metadata["ragkit"]`."""
+        return "rerank"
+
+    @abstractmethod
+    def scores(self, tasks: Sequence[Task]) -> list[Scores]:
+        """For each question one score per document, higher is better."""
+
+    def process(self, tasks: Sequence[Task]) -> list[list[Document]]:
+        """See `Compressor.process`. A question whose scores are not all finite keeps its previous order, with a warning."""
+        busy = [task for task in tasks if task.documents]
+        answers = iter(self.scores(busy) if busy else [])
+        return [self._reorder(task, next(answers)) if task.documents else [] for task in tasks]
+
+    def _reorder(self, task: Task, scores: Scores) -> list[Document]:
+        if not np.isfinite(scores).all():
+            _log.warning("%s gave scores that are not finite; kept the previous order for %r", type(self).__name__, task.query)
+            ordered = [with_stages(doc, StageResult(self.stage, None, rank)) for rank, doc in enumerate(task.documents, 1)]
+        else:
+            order = np.argsort(-scores, kind="stable")
+            ordered = [
+                with_stages(task.documents[at], StageResult(self.stage, float(scores[at]), rank))
+                for rank, at in enumerate(order, 1)
+            ]
+        return ordered[: self.top_k]

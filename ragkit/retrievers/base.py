@@ -1,0 +1,156 @@
+"""What the retrievers over a store share: questions to rankings, rankings to documents, and the store's upsert and delete."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from langchain_core.callbacks.manager import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.indexing.base import DeleteResponse, DocumentIndex, UpsertResponse
+
+from ragkit.corpus.filters import Filter
+from ragkit.documents.provenance import StageResult, with_stages
+from ragkit.errors import InputError
+from ragkit.indexes.base import Positions, Ranking, empty_ranking
+from ragkit.retrievers.batched import BatchedRetriever, Results
+from ragkit.store.store import Snapshot, Store
+from ragkit.store.text_index import TextIndex
+
+
+class Ranked(NamedTuple):
+    """One question's ranking, and the rankings it was made from by the name of their stage (empty for a single source)."""
+
+    ranking: Ranking
+    sources: dict[str, Ranking]
+
+
+class StoreRetriever(BatchedRetriever, DocumentIndex):
+    """A retriever over a `Store`. It is also a LangChain `DocumentIndex`, so that `index()` can keep it up to date."""
+
+    store: Store
+    """Where the passages live; several retrievers may share one."""
+
+    @property
+    @abstractmethod
+    def stage(self) -> str:
+        """Name under which scores and ranks are recorded in `metadata["ragkit"]`."""
+
+    @property
+    def score_floor(self) -> float | None:
+        """The lowest score that can occur at all, where that is known; fusion may scale by it."""
+        return None
+
+    @abstractmethod
+    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+        """Positions and scores for each question, at most `k`."""
+
+    @abstractmethod
+    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+        """Like `rank`, without blocking the event loop."""
+
+    @classmethod
+    @abstractmethod
+    def indexes(cls, **options: Any) -> dict[str, TextIndex]:
+        """The empty indexes this retriever needs, made from the options of `from_documents` that are meant for them."""
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[Document], *, path: str | Path | None = None, **options: Any) -> Self:
+        """Index documents and return a retriever over them.
+
+        `path` keeps the index in a new directory instead of memory. Options that are fields of the retriever (`k`, `filter`,
+        ...) go to it, the others to its indexes (`encoder`, `language`, ...). Metadata must survive JSON.
+        """
+        fields = {name: options.pop(name) for name in list(options) if name in cls.model_fields}
+        indexes = cls.indexes(**options)
+        store = Store.memory(indexes) if path is None else Store.create(path, indexes)
+        store.upsert(list(documents))
+        return cls(store=store, **fields)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        ids: Iterable[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Like `from_documents`, from plain texts. Raises `InputError` if the lengths differ."""
+        texts = list(texts)
+        metas: list[dict[str, Any]] = [{} for _ in texts] if metadatas is None else list(metadatas)
+        names: list[str | None] = [None] * len(texts) if ids is None else list(ids)
+        for field, values in (("metadatas", metas), ("ids", names)):
+            if len(values) != len(texts):
+                raise InputError(f"{field} has {len(values)} entries for {len(texts)} texts; give one for each")
+        documents = [
+            Document(id=id_, page_content=text, metadata=metadata)
+            for text, metadata, id_ in zip(texts, metas, names, strict=True)
+        ]
+        return cls.from_documents(documents, **options)
+
+    @classmethod
+    def load(cls, path: str | Path, *, encoder: Any = None, **fields: Any) -> Self:
+        """A retriever over an index directory. `encoder` must be the one it was built with (default: the packaged one)."""
+        return cls(store=Store.open(path, encoder=encoder), **fields)
+
+    def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
+        """Add documents, or replace those with the same id; searchable when this returns."""
+        return UpsertResponse(succeeded=self.store.upsert(items), failed=[])
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
+        """Delete by id; ids that are not there are ignored."""
+        if ids is None:
+            raise InputError("delete needs ids: a list of document ids")
+        gone = self.store.delete(ids)
+        return DeleteResponse(succeeded=gone, failed=[], num_deleted=len(gone), num_failed=0)
+
+    def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
+        """Documents by id, as they were given; unknown ids are left out."""
+        return self.store.snapshot.corpus.get(ids)
+
+    def _retrieve(
+        self, queries: Sequence[str], managers: Sequence[CallbackManagerForRetrieverRun], k: int, filter: Filter | None
+    ) -> Results:
+        snapshot = self.store.snapshot
+        asked = [query for query in queries if query.strip()]
+        ranked = self.rank(snapshot, asked, k, _allowed(snapshot, filter)) if asked else []
+        return self._materialise(snapshot, queries, ranked)
+
+    async def _aretrieve(
+        self, queries: Sequence[str], managers: Sequence[AsyncCallbackManagerForRetrieverRun], k: int, filter: Filter | None
+    ) -> Results:
+        snapshot = self.store.snapshot
+        asked = [query for query in queries if query.strip()]
+        allowed = await asyncio.to_thread(_allowed, snapshot, filter)
+        ranked = await self.arank(snapshot, asked, k, allowed) if asked else []
+        return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
+
+    def _materialise(self, snapshot: Snapshot, queries: Sequence[str], ranked: Sequence[Ranked]) -> Results:
+        """Rankings to documents, with one look-up for all questions; a blank question has no hits."""
+        answers = iter(ranked)
+        per_query = [next(answers) if query.strip() else Ranked(empty_ranking(), {}) for query in queries]
+        positions = dict.fromkeys(int(p) for answer in per_query for p in answer.ranking.positions)
+        found = dict(zip(positions, snapshot.corpus.documents(positions), strict=True))
+        return [self._documents(answer, found) for answer in per_query]
+
+    def _documents(self, answer: Ranked, found: dict[int, Document]) -> list[Document]:
+        places = {
+            name: {int(p): (rank, float(s)) for rank, (p, s) in enumerate(zip(*ranking, strict=True), 1)}
+            for name, ranking in answer.sources.items()
+        }
+        documents = []
+        for rank, (position, score) in enumerate(zip(*answer.ranking, strict=True), 1):
+            earlier = [
+                StageResult(name, place[int(position)][1], place[int(position)][0])
+                for name, place in places.items()
+                if int(position) in place
+            ]
+            documents.append(with_stages(found[int(position)], *earlier, StageResult(self.stage, float(score), rank)))
+        return documents
+
+
+def _allowed(snapshot: Snapshot, filter: Filter | None) -> Positions | None:
+    return snapshot.corpus.allowed(filter) if filter else None

@@ -1,0 +1,100 @@
+"""Several retrievers over one store, asked in parallel and fused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ragkit.indexes.base import Positions, Ranking
+from ragkit.retrievers.base import Ranked, StoreRetriever
+from ragkit.retrievers.bm25 import BM25Retriever
+from ragkit.retrievers.dense import DenseRetriever
+from ragkit.retrievers.fusion import Normaliser, convex_combination, reciprocal_rank_fusion
+from ragkit.store.store import Snapshot
+from ragkit.store.text_index import TextIndex
+
+
+class HybridRetriever(StoreRetriever):
+    """Fuses BM25 and dense rankings, or those of any other retrievers over the same store.
+
+    Options of `from_documents` beside its fields: those of `DenseRetriever`, and those of `BM25Retriever`.
+    """
+
+    retrievers: list[StoreRetriever] = []
+    """What to fuse, all over one store; empty means BM25 and dense retrieval over `store`. Their own `k` does not matter here."""
+    weights: list[float] | None = None
+    """One non-negative weight per retriever; None means equal weights."""
+    fusion: Literal["convex", "rrf"] = "convex"
+    """Convex combination of normalised scores, or weighted reciprocal rank fusion."""
+    normaliser: Normaliser = "min-max"
+    """How "convex" brings scores to one scale."""
+    rrf_constant: int = Field(default=60, ge=0)
+    """The constant that "rrf" adds to every 1-based rank."""
+    depth: int = Field(default=100, gt=0)
+    """How many candidates each retriever contributes, if `k` does not ask for more."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_store(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("store") is None and values.get("retrievers"):
+            return {**values, "store": values["retrievers"][0].store}
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.retrievers:
+            self.retrievers = [BM25Retriever(store=self.store), DenseRetriever(store=self.store)]
+        if any(retriever.store is not self.store for retriever in self.retrievers):
+            raise ValueError("retrievers must share one store; build them with store=...")
+        if self.weights is not None and len(self.weights) != len(self.retrievers):
+            raise ValueError(f"weights has {len(self.weights)} entries for {len(self.retrievers)} retrievers")
+        if self.weights is not None and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            raise ValueError("weights must be non-negative and not all zero")
+        names = [retriever.stage for retriever in self.retrievers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"retrievers must differ in the index they search, got {', '.join(names)}")
+        return self
+
+    @property
+    def stage(self) -> str:
+        """See `StoreRetriever.stage`."""
+        return "hybrid"
+
+    @classmethod
+    def indexes(cls, *, encoder: Any = None, index_kind: str = "flat", **bm25: Any) -> dict[str, TextIndex]:
+        """See `StoreRetriever.indexes`."""
+        return {**BM25Retriever.indexes(**bm25), **DenseRetriever.indexes(encoder=encoder, index_kind=index_kind)}
+
+    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+        """See `StoreRetriever.rank`."""
+        depth = max(self.depth, k)
+        with ThreadPoolExecutor(len(self.retrievers)) as pool:
+            answers = list(pool.map(lambda retriever: retriever.rank(snapshot, queries, depth, allowed), self.retrievers))
+        return self._fuse_all(answers, k)
+
+    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+        """See `StoreRetriever.arank`."""
+        depth = max(self.depth, k)
+        answers = await asyncio.gather(*(retriever.arank(snapshot, queries, depth, allowed) for retriever in self.retrievers))
+        return self._fuse_all(answers, k)
+
+    def _fuse_all(self, answers: Sequence[Sequence[Ranked]], k: int) -> list[Ranked]:
+        fused = []
+        for per_query in zip(*answers, strict=True):
+            rankings = [ranked.ranking for ranked in per_query]
+            sources: dict[str, Ranking] = {}
+            for retriever, ranked in zip(self.retrievers, per_query, strict=True):
+                sources |= {**ranked.sources, retriever.stage: ranked.ranking}
+            fused.append(Ranked(self._fuse(rankings, k), sources))
+        return fused
+
+    def _fuse(self, rankings: Sequence[Ranking], k: int) -> Ranking:
+        weights = self.weights or [1.0] * len(rankings)
+        if self.fusion == "rrf":
+            return reciprocal_rank_fusion(rankings, weights, k, constant=self.rrf_constant)
+        floors = [retriever.score_floor for retriever in self.retrievers]
+        return convex_combination(rankings, weights, k, normaliser=self.normaliser, floors=floors)

@@ -1,0 +1,1 @@
+"""One index directory: a corpus and its indexes, replaced atomically by generation."""

@@ -1,0 +1,169 @@
+"""Files and folders into a store: only what changed is read, split and encoded, and what is gone is removed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from langchain_core.documents import Document
+
+from ragkit.corpus.corpus import SourceText
+from ragkit.documents.loaders import UnreadableFile, find_files, load_bytes
+from ragkit.documents.model import Skipped
+from ragkit.documents.split import split
+from ragkit.documents.tokens import Tokenizer
+from ragkit.store.store import Draft, Store
+
+_BATCH = 512
+FileProgress = Callable[[int, int], None]
+"""Called with the number of files done and the number of files in all."""
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How files become passages. `size` and `overlap` count tokens of the store's encoder; `text_field` is for JSON."""
+
+    size: int = 200
+    overlap: int = 0
+    language: str = "en"
+    text_field: str = "text"
+
+
+@dataclass
+class IndexReport:
+    """What an indexing run did.
+
+    `files` were read or recognised as unchanged; `passages` is the number in the whole store afterwards. A passage that took the
+    place of another one in a file that was known already counts as updated, not as one added and one deleted.
+    """
+
+    files: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    passages: int = 0
+    added: int = 0
+    updated: int = 0
+    deleted: int = 0
+    seconds: float = 0.0
+
+
+def index_paths(
+    store: Store,
+    paths: Sequence[str | Path],
+    *,
+    exclude: Sequence[str] = (),
+    settings: SplitSettings | None = None,
+    progress: FileProgress | None = None,
+) -> IndexReport:
+    """Bring the store up to date with files and folders, as one generation.
+
+    Files below `paths` that the store knows and that no longer exist lose their passages; other files of the store are left
+    alone. A file that exists but cannot be read is reported as skipped and keeps the passages it had. `settings` default to those
+    of the previous run; other ones split every file again. Raises `InputError` for a path that does not exist.
+    """
+    started = time.perf_counter()
+    roots = [os.path.abspath(path) for path in paths]
+    own = None if store.path is None else os.path.abspath(store.path)
+    files = [
+        str(file) for file in find_files([Path(root) for root in roots], exclude) if own is None or not _below(str(file), own)
+    ]
+    with store.write() as draft:
+        settings = settings or SplitSettings(**(draft.split or {}))
+        draft.split_with(asdict(settings))
+        run = _Run(draft, settings, store.tokenizer)
+        for done, file in enumerate(files):
+            if progress:
+                progress(done, len(files))
+            run.read(file)
+        run.flush()
+        for file in run.known.keys() - set(files):
+            if any(_below(file, root) for root in roots):
+                run.forget(file)
+        run.report.passages = len(draft.corpus)
+    if progress:
+        progress(len(files), len(files))
+    run.report.seconds = time.perf_counter() - started
+    return run.report
+
+
+class _Run:
+    """One pass over the files: compares, queues new passages, and encodes them in batches that span files."""
+
+    def __init__(self, draft: Draft, settings: SplitSettings, tokenizer: Tokenizer) -> None:
+        self.draft, self.settings, self.tokenizer = draft, settings, tokenizer
+        self.known = draft.corpus.file_digests()
+        self.report = IndexReport()
+        self._queue: list[Document] = []
+
+    def read(self, file: str) -> None:
+        try:
+            data = Path(file).read_bytes()
+        except FileNotFoundError:
+            self.report.skipped.append(Skipped(file, "vanished while indexing"))
+            if file in self.known:
+                self.forget(file)
+            return
+        except OSError as error:
+            self._skip(file, f"cannot be read: {error.strerror or error}")
+            return
+        if not data.strip():
+            self.report.skipped.append(Skipped(file, "empty"))
+            if file in self.known:
+                self.forget(file)
+            return
+        digest = hashlib.blake2b(data + repr(self.settings).encode(), digest_size=16).hexdigest()
+        if self.known.get(file) == digest:
+            self.report.files += 1
+            return
+        try:
+            sources, skipped = load_bytes(data, Path(file), text_field=self.settings.text_field)
+        except UnreadableFile as error:
+            self._skip(file, error.reason)
+            return
+        self.report.files += 1
+        self.report.skipped += skipped
+        settings = self.settings
+        documents = [
+            document
+            for source in sources
+            for document in split(
+                source, self.tokenizer, size=settings.size, overlap=settings.overlap, language=settings.language
+            )
+        ]
+        texts = [SourceText(source.name, file, digest, source.text) for source in sources]
+        self._replace(file, documents, texts)
+
+    def forget(self, file: str) -> None:
+        self._replace(file, [], [])
+
+    def flush(self) -> None:
+        if self._queue:
+            self.draft.upsert(self._queue)
+            self._queue = []
+
+    def _replace(self, file: str, documents: list[Document], sources: list[SourceText]) -> None:
+        before = self.draft.corpus.ids_of_file(file) if file in self.known else []
+        ids = {str(document.id) for document in documents}
+        gone = [id_ for id_ in before if id_ not in ids]
+        fresh = len(ids.difference(before))
+        self.report.updated += min(fresh, len(gone))
+        self.report.added += max(0, fresh - len(gone))
+        self.report.deleted += max(0, len(gone) - fresh)
+        self.draft.replace_sources(file, sources)
+        self._queue += documents
+        # encoded first, so that an unchanged text under a new id can take over the vector of the old one
+        if gone or len(self._queue) >= _BATCH:
+            self.flush()
+        if gone:
+            self.draft.delete(gone)
+
+    def _skip(self, file: str, reason: str) -> None:
+        kept = "; the passages indexed earlier are kept" if file in self.known else ""
+        self.report.skipped.append(Skipped(file, reason + kept))
+
+
+def _below(file: str, root: str) -> bool:
+    return file == root or file.startswith(root.rstrip(os.sep) + os.sep)

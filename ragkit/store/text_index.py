@@ -1,0 +1,176 @@
+"""Joins an encoder to an index, so that the store can treat every kind of index alike: texts in, rankings out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from ragkit.encoders.base import Encoder, Progress
+from ragkit.encoders.lexical import Analyzer, Vocabulary
+from ragkit.errors import StoreError
+from ragkit.indexes.base import Positions, Ranking
+from ragkit.indexes.bm25 import BM25Index
+
+_VOCABULARY = "vocabulary.json"
+
+
+class TextIndex(Protocol):
+    """An index over texts. `prepare` does the slow, fallible part (encoding); `add` then cannot fail half-way."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON-serialisable settings; two indexes with equal settings give equal results."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def prepare(self, texts: Sequence[str], twins: Sequence[int | None], progress: Progress | None = None) -> Any:
+        """Encode texts. A twin is the position of a passage with the very same text, whose vector may be reused."""
+        ...
+
+    def add(self, positions: Positions, prepared: Any) -> None:
+        """Add what `prepare` returned."""
+        ...
+
+    def remove(self, positions: Positions) -> None:
+        """Forget these positions."""
+        ...
+
+    def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """At most `k` hits per query, best first; see `indexes.base.Index.search`."""
+        ...
+
+    async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """Like `search`, without blocking the event loop."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write into an existing, empty directory."""
+        ...
+
+    def load(self, directory: Path, settings: dict[str, Any], *, writable: bool = False) -> Self:
+        """Read what `save` wrote. Raises `StoreError` if it was built with settings that this index cannot serve."""
+        ...
+
+
+class LexicalIndex:
+    """BM25 over analysed text."""
+
+    def __init__(
+        self, analyzer: Analyzer | None = None, index: BM25Index | None = None, vocabulary: Vocabulary | None = None
+    ) -> None:
+        """Defaults: English analysis and Lucene's BM25."""
+        self.analyzer = analyzer or Analyzer()
+        self.index = index or BM25Index()
+        self.vocabulary = vocabulary or Vocabulary()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `TextIndex.settings`."""
+        return {"analyzer": self.analyzer.fingerprint, "bm25": self.index.settings}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def prepare(self, texts: Sequence[str], twins: Sequence[int | None], progress: Progress | None = None) -> Any:
+        """See `TextIndex.prepare`; analysing again is cheaper than copying postings, so twins are not used."""
+        return self.analyzer.analyze(texts)
+
+    def add(self, positions: Positions, prepared: Any) -> None:
+        """See `TextIndex.add`."""
+        self.index.add(positions, [self.vocabulary.add(tokens) for tokens in prepared])
+
+    def remove(self, positions: Positions) -> None:
+        """See `TextIndex.remove`."""
+        self.index.remove(positions)
+
+    def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """See `TextIndex.search`."""
+        terms = [self.vocabulary.lookup(tokens) for tokens in self.analyzer.analyze(queries)]
+        return self.index.search(terms, k, allowed)
+
+    async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """See `TextIndex.asearch`."""
+        return await asyncio.to_thread(self.search, queries, k, allowed)
+
+    def save(self, directory: Path) -> None:
+        """See `TextIndex.save`."""
+        self.index.save(directory)
+        self.vocabulary.save(directory / _VOCABULARY)
+
+    def load(self, directory: Path, settings: dict[str, Any], *, writable: bool = False) -> Self:
+        """See `TextIndex.load`; the settings on disk win, since they alone fit the postings."""
+        return type(self)(
+            Analyzer.from_fingerprint(settings["analyzer"]),
+            BM25Index.load(directory, writable=writable),
+            Vocabulary.load(directory / _VOCABULARY),
+        )
+
+
+class DenseIndex:
+    """Vectors of a dense encoder in faiss."""
+
+    def __init__(self, encoder: Encoder, kind: str = "flat", index: Any = None) -> None:
+        """`kind` is "flat" (exact) or "ivf" (approximate, faster above some 100k passages)."""
+        from ragkit.indexes.dense import FaissIndex
+
+        self.encoder, self.kind = encoder, kind
+        self.index: FaissIndex = index if index is not None else FaissIndex(encoder.dimension, kind)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `TextIndex.settings`."""
+        return {"encoder": dict(self.encoder.fingerprint), "kind": self.kind}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def prepare(self, texts: Sequence[str], twins: Sequence[int | None], progress: Progress | None = None) -> Any:
+        """See `TextIndex.prepare`; a text whose twin is indexed is not encoded again. Returns float32 [n, dimension]."""
+        known = [(row, twin) for row, twin in enumerate(twins) if twin is not None]
+        fresh = [row for row, twin in enumerate(twins) if twin is None]
+        vectors = np.empty((len(texts), self.index.dimension), np.float32)
+        if known:
+            rows, positions = zip(*known, strict=True)
+            vectors[list(rows)] = self.index.reconstruct(np.asarray(positions, np.int64))
+        if fresh:
+            vectors[fresh] = self.encoder.encode_documents([texts[row] for row in fresh], progress)
+        return vectors
+
+    def add(self, positions: Positions, prepared: Any) -> None:
+        """See `TextIndex.add`."""
+        self.index.add(positions, prepared)
+
+    def remove(self, positions: Positions) -> None:
+        """See `TextIndex.remove`."""
+        self.index.remove(positions)
+
+    def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """See `TextIndex.search`."""
+        return self.index.search(self.encoder.encode_queries(queries), k, allowed)
+
+    async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """See `TextIndex.asearch`."""
+        vectors = await self.encoder.aencode_queries(queries)
+        return await asyncio.to_thread(self.index.search, vectors, k, allowed)
+
+    def save(self, directory: Path) -> None:
+        """See `TextIndex.save`."""
+        self.index.save(directory)
+
+    def load(self, directory: Path, settings: dict[str, Any], *, writable: bool = False) -> Self:
+        """See `TextIndex.load`; refuses an index whose vectors another encoder made."""
+        from ragkit.indexes.dense import FaissIndex
+
+        built, given = settings["encoder"], dict(self.encoder.fingerprint)
+        if built != given:
+            differing = sorted(key for key in built.keys() | given.keys() if built.get(key) != given.get(key))
+            raise StoreError(
+                f"this index was built with encoder {built.get('model')!r}, not {given.get('model')!r} "
+                f"(different: {', '.join(differing)}); open it with that encoder, or index again"
+            )
+        return type(self)(self.encoder, settings["kind"], FaissIndex.load(directory, writable=writable))
