@@ -47,27 +47,37 @@ def index(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the index lives.")],
     exclude: Annotated[list[str] | None, typer.Option(help="A .gitignore-style pattern; may be repeated.")] = None,
     encoder: EncoderName = None,
-    language: Annotated[str, typer.Option(help="Language of the text, as a name or ISO code.")] = "english",
-    size: Annotated[int, typer.Option(help="Largest passage, in tokens of the encoder.")] = 200,
-    overlap: Annotated[int, typer.Option(help="Tokens that neighbouring passages share.")] = 0,
-    text_field: Annotated[str, typer.Option(help="The field of a JSON record that holds its text.")] = "text",
+    language: Annotated[
+        str | None, typer.Option(help="Language of the text, as a name or ISO code; default: english. Fixed at the first run.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Largest passage, in tokens of the encoder; default: 200.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Tokens that neighbouring passages share; default: 0.")] = None,
+    text_field: Annotated[str | None, typer.Option(help="The field of a JSON record that holds its text; default: text.")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring an index up to date with files and folders; only what changed is read again."""
     from ragkit.encoders.languages import iso_code
-    from ragkit.store.indexer import SplitSettings, index_paths
+    from ragkit.store.indexer import index_paths
     from ragkit.store.manifest import NAME
     from ragkit.store.store import Store, bm25_and_dense
 
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise InputError(f"PATH: {missing[0]} does not exist")
-    settings = SplitSettings(size, overlap, iso_code(language), text_field)
     known = (out / NAME).exists()
-    with Store.open(out, encoder=encoder) if known else Store.create(out, bm25_and_dense(encoder, language)) as store:
-        with _progress(quiet) as progress:
-            report = index_paths(store, paths, exclude=exclude or [], settings=settings, progress=progress)
+    store = Store.open(out, encoder=encoder) if known else Store.create(out, bm25_and_dense(encoder, language or "english"))
+    with store, _progress(quiet) as progress:
+        report = index_paths(
+            store,
+            paths,
+            exclude=exclude or [],
+            size=size,
+            overlap=overlap,
+            language=language and iso_code(language),
+            text_field=text_field,
+            progress=progress,
+        )
     if as_json:
         _print_json(asdict(report))
     else:

@@ -88,7 +88,7 @@ def build_pipeline(kind: type[P], config: PipelineConfig, store: Store | str | P
 
 
 def _component(field: str, settings: Mapping[str, Any], known: Mapping[str, str], **extra: Any) -> Any:
-    name = settings.get("type")
+    name = str(settings.get("type"))
     if name not in known:
         raise InputError(f"config: {field}.type is {name!r}; use one of {', '.join(known)}")
     module, _, attribute = known[name].partition(":")

@@ -37,11 +37,19 @@ def read_html(markup: str) -> Page:
     White space is collapsed outside of `pre`. Broken markup is read as far as it makes sense; nothing raises.
     """
     reader = _Reader()
-    reader.feed(markup)
+    reader.feed(_closed(markup))
     reader.close()
     reader.flush()
     title = _WHITE.sub(" ", "".join(reader.title)).strip()
     return Page("".join(reader.parts), tuple(reader.blocks), tuple(reader.lines), title)
+
+
+def _closed(markup: str) -> str:
+    """The markup with comments and tags that never end made plain text; the parser would take quadratic time on them."""
+    head, end, tail = markup.rpartition("-->")
+    markup = head + end + tail.replace("<!--", "&lt;!--")
+    head, end, tail = markup.rpartition(">")
+    return head + end + tail.replace("<", "&lt;")
 
 
 class _Reader(HTMLParser):

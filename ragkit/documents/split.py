@@ -155,7 +155,7 @@ class _Splitter:
 
     def _words(self, start: int, end: int, room: int) -> Iterator[tuple[int, int]]:
         while self._count(start, end) > room:
-            cut = self._cut(start, room)
+            cut = self._cut(start, end, room)
             a, b = trim(self.text, start, cut)
             if a < b:
                 yield a, b
@@ -164,13 +164,12 @@ class _Splitter:
         if a < b:
             yield a, b
 
-    def _cut(self, start: int, room: int) -> int:
+    def _cut(self, start: int, end: int, room: int) -> int:
         """Offset behind `start` with at most `room` tokens before it: after white space, else where a token starts."""
-        first = int(np.searchsorted(self._starts, start))
-        at = int(self._starts[first + room])
-        if at <= start:
-            # a tokenizer may start many tokens at one character
-            at = int(self._starts[np.searchsorted(self._starts, start, side="right")])
+        first, behind = np.searchsorted(self._starts, start), np.searchsorted(self._starts, start, side="right")
+        # a tokenizer may start more than `room` tokens at one character
+        after = max(int(first) + room, int(behind))
+        at = min(int(self._starts[after]), end) if after < len(self._starts) else end
         window = self.text[start:at]
         word = 0 if window[-1].isspace() else len(window.rsplit(None, 1)[-1])
         return at - word if word < len(window.lstrip()) else at

@@ -11,8 +11,11 @@ from ragkit.encoders.dense import DenseEncoder
 from ragkit.encoders.langchain import EmbeddingsEncoder
 from ragkit.errors import InputError
 
+EncoderLike = Encoder | Embeddings | str | Path | None
+"""What may be given wherever an encoder is needed."""
 
-def as_encoder(value: Encoder | Embeddings | str | Path | None = None) -> Encoder:
+
+def as_encoder(value: EncoderLike = None) -> Encoder:
     """An encoder as it is, LangChain embeddings adapted, a model by its folder or hub name, or the default for None.
 
     Raises `InputError` for anything else.

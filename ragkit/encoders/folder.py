@@ -144,9 +144,9 @@ def _dimension(config: dict[str, Any], path: Path) -> int:
 
 def _longest(config: dict[str, Any]) -> int | None:
     limit = config.get("max_position_embeddings")
-    # the RoBERTa family numbers positions from padding_idx + 1, which costs as many of them
-    offset = config.get("pad_token_id", 1) + 1 if "roberta" in config.get("model_type", "") else 0
-    return limit - offset if limit else None
+    # this family numbers positions from 2, because 1 is the padding
+    shifted = any(family in config.get("model_type", "") for family in ("roberta", "camembert", "mpnet"))
+    return limit - 2 * shifted if limit else None
 
 
 def _pooling(folder: Path) -> Pooling:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ragkit.errors import InputError
+
 LANGUAGES = {
     "ar": "arabic",
     "bg": "bulgarian",
@@ -59,6 +61,21 @@ this to was will with"""
 
 # Indexed as character bigrams, or written syllable by syllable: what is listed as a word is mostly part of another here
 _NO_LIST = {"chinese", "japanese", "korean", "thai", "vietnamese"}
+
+
+def language_name(language: str) -> str:
+    """The English name of a language given by name or ISO 639-1 code. Raises `InputError` for one that is not known."""
+    name = LANGUAGES.get(language.lower(), language.lower())
+    if name not in LANGUAGES.values():
+        choices = ", ".join(f"{name} ({code})" for code, name in LANGUAGES.items())
+        raise InputError(f"language: {language!r} is not known; choose one of {choices}")
+    return name
+
+
+def iso_code(language: str) -> str:
+    """The ISO 639-1 code of a language given by name or code. Raises `InputError` for one that is not known."""
+    name = language_name(language)
+    return next(code for code, known in LANGUAGES.items() if known == name)
 
 
 def stop_words(language: str) -> Collection[str]:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ragkit.encoders.languages import LANGUAGES, stop_words
+from ragkit.encoders.languages import language_name, stop_words
 from ragkit.errors import InputError
 
 _RULES = 1  # changes with every change of what `analyze` returns
@@ -43,11 +43,7 @@ class Analyzer:
     stemming: bool = True
 
     def __post_init__(self) -> None:
-        language = LANGUAGES.get(self.language.lower(), self.language.lower())
-        if language not in LANGUAGES.values():
-            choices = ", ".join(f"{name} ({code})" for code, name in LANGUAGES.items())
-            raise InputError(f"language: {self.language!r} is not known; choose one of {choices}")
-        object.__setattr__(self, "language", language)
+        object.__setattr__(self, "language", language_name(self.language))
 
     def __call__(self, text: str) -> list[str]:
         """The terms of one text, in order."""

@@ -17,16 +17,17 @@ from ragkit.errors import RagkitError
 _hush_lock = Lock()
 
 
-def load_network(folder: Path, device: str | None = None) -> torch.nn.Module:
+def load_network(folder: Path, device: str | None = None, *, head: str = "AutoModel") -> torch.nn.Module:
     """A transformer in evaluation mode, float32, on `device` (a GPU where there is one, if not given).
 
-    Raises `RagkitError` if the folder has no safetensors weights that transformers can read.
+    `head` names the class of transformers that loads it. Raises `RagkitError` if the folder has no safetensors weights that
+    transformers can read.
     """
-    from transformers import AutoModel
+    import transformers
 
     with hushed():
         try:
-            network = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+            network = getattr(transformers, head).from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RagkitError(f"model: {folder} cannot be loaded from safetensors: {reason}") from error
@@ -43,17 +44,20 @@ def best_device() -> str:
 
 def forward(network: torch.nn.Module, rows: Sequence[Sequence[int]], pooling: Pooling) -> Vectors:
     """Pooled last hidden states of rows of token ids, [len(rows), dimension] float32, not normalised."""
-    width = max(map(len, rows))
-    ids = np.zeros((len(rows), width), np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
+    device = next(network.parameters()).device
+    ids, mask = padded(rows, device), padded([[1] * len(row) for row in rows], device)
     with torch.inference_mode():
-        device = next(network.parameters()).device
-        states = network(input_ids=torch.from_numpy(ids).to(device), attention_mask=mask.to(device)).last_hidden_state
-        pooled: Vectors = pool(states, mask.to(device), pooling).float().cpu().numpy()
+        states = network(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled: Vectors = pool(states, mask, pooling).float().cpu().numpy()
     return pooled
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Rows of different lengths as one [rows, longest] int64 tensor, filled up with zeros."""
+    filled = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for i, row in enumerate(rows):
+        filled[i, : len(row)] = row
+    return torch.from_numpy(filled).to(device)
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

@@ -17,7 +17,7 @@ class WordPieces:
     """The tokenizer of a model folder, without truncation and padding. Implements `documents.tokens.Tokenizer`."""
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = _read(folder)
+        self._tokenizer = read_tokenizer(folder)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         probe = self._tokenizer.encode("a")
@@ -39,7 +39,8 @@ class WordPieces:
         return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def _read(folder: Path) -> tokenizers.Tokenizer:
+def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a model folder, with whatever truncation and padding its file sets."""
     file = folder / "tokenizer.json"
     if file.is_file():
         from tokenizers import Tokenizer

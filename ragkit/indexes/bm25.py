@@ -77,7 +77,7 @@ class BM25Index:
     def save(self, directory: Path) -> None:
         """Write the index into an existing, empty directory: .npy files and settings.json."""
         self._searchable().postings.save(directory)
-        (directory / "settings.json").write_text(json.dumps(self._settings()), encoding="utf-8")
+        (directory / "settings.json").write_text(json.dumps(self.settings), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path, *, writable: bool = False) -> Self:
@@ -86,14 +86,16 @@ class BM25Index:
         index._parts = [Postings.load(directory, writable=writable)]
         return index
 
-    def _settings(self) -> dict[str, Any]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
         return {field: getattr(self, field) for field in ("variant", "k1", "b", "delta", "epsilon")}
 
     def _searchable(self) -> _Searchable:
         with self._lock:
             if self._ready is None:
                 postings = Postings.merge(self._parts)
-                self._parts, self._ready = [postings], _Searchable(postings, **self._settings())
+                self._parts, self._ready = [postings], _Searchable(postings, **self.settings)
             return self._ready
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from ragkit.encoders.factory import EncoderLike, as_encoder
+from ragkit.errors import InputError
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.store.text_index import DenseIndex, TextIndex
 
@@ -23,6 +26,12 @@ class DenseRetriever(IndexRetriever):
         return -1.0
 
     @classmethod
-    def indexes(cls, *, encoder: EncoderLike = None, index_kind: str = "flat") -> dict[str, TextIndex]:
+    def indexes(
+        cls, *, encoder: EncoderLike = None, index_kind: Literal["flat", "ivf"] = "flat", **unknown: Any
+    ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
+        if unknown:
+            raise InputError(
+                f"unknown option {next(iter(unknown))!r}; a dense retriever takes encoder, index_kind and its fields"
+            )
         return {"dense": DenseIndex(as_encoder(encoder), index_kind)}

@@ -59,5 +59,5 @@ def normalise(scores: Scores, normaliser: Normaliser, floor: float | None = None
 
 def _sum(rankings: Sequence[Ranking], parts: Sequence[Scores], k: int) -> Ranking:
     positions, where = np.unique(concatenate([ranking.positions for ranking in rankings], np.int64), return_inverse=True)
-    scores = np.bincount(where, weights=concatenate(list(parts), np.float64), minlength=len(positions))
+    scores: Scores = np.bincount(where, weights=concatenate(list(parts), np.float64), minlength=len(positions)).astype(np.float64)
     return top_k(positions, scores, k)

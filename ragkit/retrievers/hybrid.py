@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ragkit.encoders.factory import EncoderLike
 from ragkit.indexes.base import Positions, Ranking
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.bm25 import BM25Retriever
@@ -65,7 +66,9 @@ class HybridRetriever(StoreRetriever):
         return "hybrid"
 
     @classmethod
-    def indexes(cls, *, encoder: Any = None, index_kind: str = "flat", **bm25: Any) -> dict[str, TextIndex]:
+    def indexes(
+        cls, *, encoder: EncoderLike = None, index_kind: Literal["flat", "ivf"] = "flat", **bm25: Any
+    ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         return {**BM25Retriever.indexes(**bm25), **DenseRetriever.indexes(encoder=encoder, index_kind=index_kind)}
 

@@ -24,8 +24,8 @@ FileProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class SplitSettings:
-    """How files become passages. `size` and `overlap` count tokens of the store's encoder; `text_field` is for JSON."""
+class _Settings:
+    """How files become passages."""
 
     size: int = 200
     overlap: int = 0
@@ -55,14 +55,22 @@ def index_paths(
     paths: Sequence[str | Path],
     *,
     exclude: Sequence[str] = (),
-    settings: SplitSettings | None = None,
+    size: int | None = None,
+    overlap: int | None = None,
+    language: str | None = None,
+    text_field: str | None = None,
     progress: FileProgress | None = None,
 ) -> IndexReport:
     """Bring the store up to date with files and folders, as one generation.
 
     Files below `paths` that the store knows and that no longer exist lose their passages; other files of the store are left
-    alone. A file that exists but cannot be read is reported as skipped and keeps the passages it had. `settings` default to those
-    of the previous run; other ones split every file again. Raises `InputError` for a path that does not exist.
+    alone. A file that exists but cannot be read is reported as skipped and keeps the passages it had.
+
+    `exclude` takes .gitignore-style patterns. `size` and `overlap` of passages count tokens of the store's encoder (at first
+    200 and 0), `language` is the ISO 639-1 code for sentence boundaries ("en"), `text_field` the field of a JSON record that
+    holds its text ("text"); None is what the previous run used, and a change splits every file again.
+
+    Raises `InputError` for a path that does not exist, or a setting out of its range.
     """
     started = time.perf_counter()
     roots = [os.path.abspath(path) for path in paths]
@@ -71,7 +79,9 @@ def index_paths(
         str(file) for file in find_files([Path(root) for root in roots], exclude) if own is None or not _below(str(file), own)
     ]
     with store.write() as draft:
-        settings = settings or SplitSettings(**(draft.split or {}))
+        given = {"size": size, "overlap": overlap, "language": language, "text_field": text_field}
+        changes = {name: value for name, value in given.items() if value is not None}
+        settings = _Settings(**{**(draft.split or {}), **changes})
         draft.split_with(asdict(settings))
         run = _Run(draft, settings, store.tokenizer)
         for done, file in enumerate(files):
@@ -92,7 +102,7 @@ def index_paths(
 class _Run:
     """One pass over the files: compares, queues new passages, and encodes them in batches that span files."""
 
-    def __init__(self, draft: Draft, settings: SplitSettings, tokenizer: Tokenizer) -> None:
+    def __init__(self, draft: Draft, settings: _Settings, tokenizer: Tokenizer) -> None:
         self.draft, self.settings, self.tokenizer = draft, settings, tokenizer
         self.known = draft.corpus.file_digests()
         self.report = IndexReport()

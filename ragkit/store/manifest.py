@@ -32,7 +32,7 @@ class FileRecord(BaseModel):
 class Manifest(BaseModel):
     """What `manifest.json` holds.
 
-    `indexes` maps an index's name to the settings it was built with; `split` says how files were made into passages, if they were.
+    `indexes` maps an index's name to the settings it was built with; `split` says how files, if any, were made into passages.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class LexicalIndex:
 class DenseIndex:
     """Vectors of a dense encoder in faiss."""
 
-    def __init__(self, encoder: Encoder, kind: str = "flat", index: Any = None) -> None:
+    def __init__(self, encoder: Encoder, kind: Literal["flat", "ivf"] = "flat", index: Any = None) -> None:
         """`kind` is "flat" (exact) or "ivf" (approximate, faster above some 100k passages)."""
         from ragkit.indexes.dense import FaissIndex
 

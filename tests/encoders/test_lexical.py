@@ -125,5 +125,5 @@ def test_importing_the_rooms_is_cheap() -> None:
     modules = "lexical, dense, factory, langchain, wordpieces"
     heavy = "{'torch', 'transformers', 'faiss', 'Stemmer', 'stop_words', 'tokenizers', 'huggingface_hub'}"
     code = f"import sys; from ragkit.encoders import {modules}; import ragkit.indexes.bm25; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip() == "set()"

@@ -1,0 +1,30 @@
+"""Effectiveness measures, computed by ir-measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from langchain_core.documents import Document
+
+from ragkit.errors import MissingExtraError
+
+
+def evaluate(
+    results: Mapping[str, Sequence[Document]],
+    qrels: Mapping[str, Mapping[str, int]],
+    measures: Sequence[str] = ("nDCG@10", "R@100", "RR@10"),
+) -> dict[str, float]:
+    """Mean of each measure over all judged questions; a question without results counts as 0.
+
+    Documents are taken in the order given, whatever their scores.
+    """
+    try:
+        import ir_measures
+    except ImportError:
+        raise MissingExtraError("evaluation", "eval") from None
+    run = {
+        query: {str(document.id): -float(rank) for rank, document in enumerate(documents)} for query, documents in results.items()
+    }
+    wanted = {name: ir_measures.parse_measure(name) for name in measures}
+    values = ir_measures.calc_aggregate(list(wanted.values()), {query: dict(rels) for query, rels in qrels.items()}, run)
+    return {name: float(values[measure]) for name, measure in wanted.items()}

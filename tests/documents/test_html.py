@@ -1,0 +1,64 @@
+"""HTML pages to text, blocks and lines."""
+
+import time
+
+import pytest
+
+from ragkit.documents.html import read_html
+
+
+def shown(markup):
+    page = read_html(markup)
+    return [(block.kind, page.text[block.start : block.end]) for block in page.blocks]
+
+
+def test_a_page():
+    markup = """<!doctype html><html><head><title>The &amp; title</title><style>p {}</style></head>
+<body><nav><p>menu</p></nav><div role="navigation">more menu</div>
+<h1>Head <code>x</code></h1>
+<p>One
+  two&nbsp;&lt;3&gt; <b>bold</b>.<br>Next
+<ul><li>a <p>b</p></li><li>c<ul><li>d</ul></ul>
+<pre>
+  x = 1
+
+y</pre>
+<table><tr><th>h</th><th>i</th></tr><tr><td></td><td><p>2</p><p>3</p></td></tr></table>
+<script>no()</script><footer>foot</footer>end</body></html>"""
+    page = read_html(markup)
+    assert page.title == "The & title"
+    assert page.text == "Head x\n\nOne two <3> bold.\nNext\n\na\n\nb\n\nc\n\nd\n\n  x = 1\n\ny\n\nh | i\n | 2 3\n\nend"
+    kinds = [block.kind for block in page.blocks]
+    assert kinds == ["heading", "text", "text", "text", "text", "text", "code", "row", "row", "text"]
+    assert (page.blocks[0].level, page.blocks[0].title) == (1, "Head x")
+    groups = [block.group for block in page.blocks]
+    assert groups[2] == groups[3] == groups[4] == groups[5]
+    assert groups[7] == groups[8]
+    assert len(set(groups)) == 6
+    assert [mark.number for mark in page.lines] == [3, 4, 6, 6, 6, 6, 8, 11, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("<p>a<p>b</div></p>c", [("text", "a"), ("text", "b"), ("text", "c")]),
+        ("<nav>gone<div>gone</nav>kept", [("text", "kept")]),
+        ("<div><nav>gone</div>kept", [("text", "kept")]),
+        ("a <!-- never closed <p>b", [("text", "a <!-- never closed"), ("text", "b")]),
+        ("a <![endif]> b <![CDATA[x]]> c", [("text", "a b c")]),
+        ("x < y and <b", [("text", "x < y and <b")]),
+        ("&#xD800;&nosuch;", [("text", "\ufffd&nosuch;")]),
+        ("<h2>a<h3>b</h3>", [("heading", "a"), ("heading", "b")]),
+        ("", []),
+        ("<script>only", []),
+    ],
+)
+def test_broken_markup(markup, expected):
+    assert shown(markup) == expected
+
+
+@pytest.mark.parametrize("piece", ["<a ", "<!--", "<p>", "</x>", "<![", "<tr><td>a", "<b", "<?", "<a href='"])
+def test_hostile_markup_is_read_in_time(piece):
+    begun = time.process_time()
+    read_html(piece * (100_000 // len(piece)))
+    assert time.process_time() - begun < 3
