@@ -36,7 +36,7 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
             raise InputError(f"there is no file or folder {path}")
         top = os.path.abspath(path)
         if os.path.isdir(top):
-            found = _walk(top, top, [(top, excluded)], seen)
+            found = _walk(top, [(top, excluded)], seen)
         else:
             found = iter(() if excluded.match_file(os.path.basename(path)) else (top,))
         for file in found:
@@ -46,7 +46,7 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
                 yield Path(file)
 
 
-def _walk(top: str, folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -> Iterator[str]:
+def _walk(folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -> Iterator[str]:
     """Files below `folder`. `rules` holds ignore patterns, the weightiest last: inner folders, then the caller's."""
     real = os.path.realpath(folder)
     if real in seen:
@@ -63,7 +63,7 @@ def _walk(top: str, folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: s
         if entry.name.startswith(".") or _ignored(entry.path, is_folder, rules):
             continue
         if is_folder:
-            yield from _walk(top, entry.path, rules, seen)
+            yield from _walk(entry.path, rules, seen)
         elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or not os.path.exists(entry.path)):
             yield entry.path
 

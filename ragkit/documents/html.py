@@ -14,7 +14,7 @@ _VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|t
 _SKIPPED = re.compile("script|style|noscript|template|svg|iframe|nav|footer")
 _BLOCKS = re.compile(
     "address|article|aside|blockquote|body|caption|center|d[dlt]|details|dialog|div|fieldset|figcaption|figure|form|h[1-6]|"
-    "header|hr|html|legend|li|main|ol|p|pre|section|summary|table|tbody|tfoot|thead|tr|ul"
+    "header|hr|html|legend|li|main|ol|p|pre|section|summary|table|tbody|td|tfoot|th|thead|tr|ul"
 )
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _GROUPS = ("table", "ul", "ol", "dl")
@@ -74,7 +74,10 @@ class _Reader(HTMLParser):
         return int(self.parse_bogus_comment(i, report))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._boundary(tag)
+        if tag in ("td", "th") and self._count["tr"]:
+            self._end_cell()
+        else:
+            self._boundary(tag)
         if tag == "br":
             self._buffer.append(" " if self._count["tr"] else "\n")
         if _VOID.fullmatch(tag):
@@ -115,20 +118,18 @@ class _Reader(HTMLParser):
         self._buffer, self._cells, self._line = [], None, 0
 
     def _boundary(self, tag: str) -> None:
-        in_row = self._count["tr"] > 0
-        if tag in ("td", "th") and in_row:
-            self._end_cell()
-        elif tag in ("tr", "table") or (_BLOCKS.fullmatch(tag) and not in_row):
+        if tag in ("tr", "table") or (_BLOCKS.fullmatch(tag) and not self._count["tr"]):
             self.flush()
         elif _BLOCKS.fullmatch(tag):
             self._buffer.append(" ")
 
     def _end_cell(self) -> None:
+        text = _squeeze("".join(self._buffer))
         if self._cells is None:
-            # what comes before the first cell of a row
-            self._cells = []
+            # most often nothing comes before the first cell of a row
+            self._cells = [text] if text else []
         else:
-            self._cells.append(_squeeze("".join(self._buffer)))
+            self._cells.append(text)
         self._buffer = []
 
     def _block_text(self) -> str:
@@ -139,7 +140,7 @@ class _Reader(HTMLParser):
         if self._cells is None:
             return _squeeze(text)
         cells = [*self._cells, _squeeze(text)]
-        return " | ".join(cells) if any(cells) else ""
+        return " | ".join(cells).strip() if any(cells) else ""
 
     def _emit(self, text: str) -> None:
         kind, level = self._kind()

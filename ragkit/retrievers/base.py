@@ -31,6 +31,8 @@ class Ranked(NamedTuple):
 class StoreRetriever(BatchedRetriever, DocumentIndex):
     """A retriever over a `Store`. It is also a LangChain `DocumentIndex`, so that `index()` can keep it up to date."""
 
+    model_config = BatchedRetriever.model_config  # DocumentIndex's would let typos through
+
     store: Store
     """Where the passages live; several retrievers may share one."""
 

@@ -27,7 +27,7 @@ y</pre>
 <script>no()</script><footer>foot</footer>end</body></html>"""
     page = read_html(markup)
     assert page.title == "The & title"
-    assert page.text == "Head x\n\nOne two <3> bold.\nNext\n\na\n\nb\n\nc\n\nd\n\n  x = 1\n\ny\n\nh | i\n | 2 3\n\nend"
+    assert page.text == "Head x\n\nOne two <3> bold.\nNext\n\na\n\nb\n\nc\n\nd\n\n  x = 1\n\ny\n\nh | i\n| 2 3\n\nend"
     kinds = [block.kind for block in page.blocks]
     assert kinds == ["heading", "text", "text", "text", "text", "text", "code", "row", "row", "text"]
     assert (page.blocks[0].level, page.blocks[0].title) == (1, "Head x")
@@ -49,6 +49,8 @@ y</pre>
         ("x < y and <b", [("text", "x < y and <b")]),
         ("&#xD800;&nosuch;", [("text", "\ufffd&nosuch;")]),
         ("<h2>a<h3>b</h3>", [("heading", "a"), ("heading", "b")]),
+        ("<table><tr>odd<td>a<td>b<tr><th>c</table>", [("row", "odd | a | b"), ("row", "c")]),
+        ("<td>loose</td><td>cells", [("text", "loose"), ("text", "cells")]),
         ("", []),
         ("<script>only", []),
     ],

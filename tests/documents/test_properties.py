@@ -171,13 +171,13 @@ def test_passages_are_slices_within_size(parser, text, size, share):
 
 
 @given(
-    pieces=st.lists(st.sampled_from(["A fine sentence.", "- item", "```\ncode\n```"]), min_size=2, max_size=12),
+    pieces=st.lists(st.sampled_from(["A fine sentence {}.", "- item {}", "```\ncode {}\n```"]), min_size=2, max_size=12),
     at=st.integers(0, 11),
 )
 @settings(max_examples=60, deadline=None)
 def test_ids_of_other_sections_survive_an_edit(pieces, at):
     at %= len(pieces)
-    sections = [f"# S{number}\n\n{piece}" for number, piece in enumerate(pieces)]
+    sections = [f"# S{number}\n\n{piece.format(number)}" for number, piece in enumerate(pieces)]
     before = split(source_of("\n\n".join(sections)), TOKENIZER, size=8)
     sections[at] = "# Changed\n\nsomething else entirely"
     after = split(source_of("\n\n".join(sections)), TOKENIZER, size=8)
