@@ -178,9 +178,9 @@ def test_passages_are_slices_within_size(parser, text, size, share):
 def test_ids_of_other_sections_survive_an_edit(pieces, at):
     at %= len(pieces)
     sections = [f"# S{number}\n\n{piece.format(number)}" for number, piece in enumerate(pieces)]
-    before = split(source_of("\n\n".join(sections)), TOKENIZER, size=8)
+    before = split(source_of("\n\n".join(sections)), TOKENIZER, size=16)
     sections[at] = "# Changed\n\nsomething else entirely"
-    after = split(source_of("\n\n".join(sections)), TOKENIZER, size=8)
+    after = split(source_of("\n\n".join(sections)), TOKENIZER, size=16)
     kept = {d.id for d in before if f"# S{at}\n" not in d.page_content and d.metadata["headings"][0] != f"S{at}"}
     assert kept
     assert kept <= {d.id for d in after}

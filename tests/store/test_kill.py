@@ -51,9 +51,7 @@ def test_kill_at_any_moment_leaves_a_complete_generation(tmp_path: Path, make_en
 
     out = tmp_path / "index"
     Store.create(out, bm25_and_dense(make_encoder())).close()
-    worker = subprocess.Popen(
-        [sys.executable, str(WORKER), str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    worker = subprocess.Popen([sys.executable, str(WORKER), str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert worker.stdin is not None
     assert worker.stdout is not None
 

@@ -1,0 +1,174 @@
+"""Indexing folders: what is read again, what is counted, and what bad files do."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragkit import BM25Retriever, InputError
+from ragkit.store.indexer import IndexReport, index_paths
+from ragkit.store.manifest import read_manifest
+from ragkit.store.store import Store, bm25_and_dense
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.md").write_text("# Apples\n\nApples are red.\n\n# Pears\n\nPears are green.\n")
+    (folder / "b.txt").write_text("Bananas are yellow.")
+    (folder / "sub" / "c.rst").write_text("Cherries\n========\n\nCherries are red.\n")
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_encoder: Any) -> Store:
+    return Store.create(tmp_path / "index", bm25_and_dense(make_encoder()))
+
+
+def counts(report: IndexReport) -> tuple[int, int, int, int]:
+    return report.passages, report.added, report.updated, report.deleted
+
+
+def encoded(store: Store) -> int:
+    return int(store._prototype("dense", {}).encoder.encoded)  # type: ignore[attr-defined]
+
+
+def test_only_what_changed_is_encoded(folder: Path, store: Store) -> None:
+    assert counts(index_paths(store, [folder])) == (4, 4, 0, 0)
+    first = encoded(store)
+    generation = store.snapshot.corpus.generation
+    assert counts(index_paths(store, [folder])) == (4, 0, 0, 0)
+    assert store.snapshot.corpus.generation == generation
+
+    (folder / "a.md").write_text("# Apples\n\nApples are red.\n\n# Pears\n\nPears are sweet.\n")
+    assert counts(index_paths(store, [folder])) == (4, 0, 1, 0)
+    assert encoded(store) == first + 1
+    assert [d.page_content for d in BM25Retriever(store=store).invoke("pears")] == ["# Pears\n\nPears are sweet."]
+
+    (folder / "b.txt").unlink()
+    assert counts(index_paths(store, [folder])) == (3, 0, 0, 1)
+    assert BM25Retriever(store=store).invoke("bananas") == []
+    assert encoded(store) == first + 1
+
+
+def test_text_that_moves_is_not_encoded_again(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    first = encoded(store)
+    (folder / "b.txt").rename(folder / "renamed.txt")
+    assert counts(index_paths(store, [folder])) == (4, 1, 0, 1)
+    [hit] = BM25Retriever(store=store).invoke("bananas")
+    assert hit.metadata["source"].endswith("renamed.txt")
+    # a line above shifts every offset in the file but changes no text
+    (folder / "a.md").write_text("# Preface\n\nWords.\n\n" + (folder / "a.md").read_text())
+    assert counts(index_paths(store, [folder])) == (5, 1, 0, 0)
+    assert encoded(store) == first + 1
+    [hit] = BM25Retriever(store=store).invoke("apples")
+    record = hit.metadata["ragkit"]
+    source = (folder / "a.md").read_text()
+    assert source[record["start"] : record["end"]] == hit.page_content
+
+
+def test_other_folders_are_left_alone(folder: Path, store: Store, tmp_path: Path) -> None:
+    index_paths(store, [folder])
+    other = tmp_path / "docs-other"
+    other.mkdir()
+    (other / "d.md").write_text("Dates are brown.")
+    assert counts(index_paths(store, [other])) == (5, 1, 0, 0)
+    assert counts(index_paths(store, [folder / "sub"])) == (5, 0, 0, 0)
+
+
+def test_settings_are_remembered(folder: Path, store: Store) -> None:
+    (folder / "b.txt").write_text("Bananas are yellow. " * 40)
+    many = index_paths(store, [folder], size=16).passages
+    assert counts(index_paths(store, [folder])) == (many, 0, 0, 0)
+    assert index_paths(store, [folder], size=200).passages < many
+
+
+def test_bad_files_are_reported_and_never_fatal(folder: Path, store: Store) -> None:
+    (folder / "empty.md").write_text("")
+    (folder / "blank.md").write_text("  \n\n")
+    (folder / "binary.txt").write_bytes(bytes(range(256)) * 20)
+    (folder / "broken.json").write_text('{"text": ')
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    (folder / "nofield.jsonl").write_text('{"body": "x"}\n')
+    report = index_paths(store, [folder])
+    assert report.files == 3
+    reasons = {Path(skipped.path.split("#")[0]).name: skipped.reason for skipped in report.skipped}
+    assert set(reasons) == {"empty.md", "blank.md", "binary.txt", "broken.json", "broken.pdf", "nofield.jsonl"}
+    assert all(reasons.values())
+    assert report.passages == 4
+
+
+def test_file_that_becomes_unreadable_keeps_its_passages(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    (folder / "b.txt").write_bytes(b"\x00\x01\x02" * 100)
+    report = index_paths(store, [folder])
+    assert counts(report) == (4, 0, 0, 0)
+    assert "kept" in report.skipped[0].reason
+
+
+def test_file_that_becomes_empty_loses_its_passages(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    (folder / "b.txt").write_text("")
+    report = index_paths(store, [folder])
+    assert counts(report) == (3, 0, 0, 1)
+
+
+def test_file_deleted_during_indexing(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    (folder / "b.txt").write_text("Bananas are curved.")
+
+    def delete_late(done: int, total: int) -> None:
+        (folder / "b.txt").unlink(missing_ok=True)
+
+    report = index_paths(store, [folder], progress=delete_late)
+    assert counts(report) == (3, 0, 0, 1)
+    assert [(Path(s.path).name, s.reason) for s in report.skipped] == [("b.txt", "vanished while indexing")]
+
+
+def test_empty_folder(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "nothing").mkdir()
+    assert counts(index_paths(store, [tmp_path / "nothing"])) == (0, 0, 0, 0)
+    assert BM25Retriever(store=store).invoke("anything") == []
+
+
+def test_missing_path(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(InputError, match="absent"):
+        index_paths(store, [tmp_path / "absent"])
+
+
+def test_index_inside_the_folder_is_not_indexed(folder: Path, make_encoder: Any) -> None:
+    with Store.create(folder / "index", bm25_and_dense(make_encoder())) as store:
+        assert index_paths(store, [folder]).passages == 4
+        assert index_paths(store, [folder]).passages == 4
+
+
+def test_exclude(folder: Path, store: Store) -> None:
+    assert index_paths(store, [folder], exclude=["sub/", "*.txt"]).passages == 2
+    assert counts(index_paths(store, [folder])) == (4, 2, 0, 0)
+
+
+def test_bad_size_is_named_and_publishes_nothing(folder: Path, store: Store) -> None:
+    before = read_manifest(store.path or Path())
+    with pytest.raises(InputError, match="size"):
+        index_paths(store, [folder], size=1)
+    assert read_manifest(store.path or Path()) == before
+
+
+def test_order_of_files_does_not_matter(folder: Path, tmp_path: Path, make_encoder: Any) -> None:
+    def content(paths: list[Path]) -> set[tuple[str | None, str]]:
+        store = Store.memory(bm25_and_dense(make_encoder()))
+        index_paths(store, paths)
+        corpus = store.snapshot.corpus
+        return {(d.id, d.page_content) for d in corpus.documents(corpus.all_positions())}
+
+    assert content([folder / "b.txt", folder]) == content([folder])
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind root")
+def test_permission_denied(folder: Path, store: Store) -> None:
+    (folder / "b.txt").chmod(0)
+    report = index_paths(store, [folder])
+    assert [Path(s.path).name for s in report.skipped] == ["b.txt"]

@@ -1,0 +1,236 @@
+"""The store: generations, damage, locks, and encoders that do not fit."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from langchain_core.documents import Document
+
+from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, StoreError
+from ragkit.store.manifest import read_manifest
+from ragkit.store.store import Store, bm25_and_dense
+
+TEXTS = {"a": "red apple", "b": "green pear", "c": "yellow banana apple"}
+
+
+@pytest.fixture
+def index(tmp_path: Path, make_encoder: Any) -> Path:
+    path = tmp_path / "index"
+    with Store.create(path, bm25_and_dense(make_encoder())) as store:
+        store.upsert([Document(id=id_, page_content=text, metadata={"n": 1}) for id_, text in TEXTS.items()])
+    return path
+
+
+def ids(documents: list[Document]) -> list[str | None]:
+    return [document.id for document in documents]
+
+
+def test_what_is_written_is_found_after_opening_again(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as store:
+        store.verify()
+        assert ids(BM25Retriever(store=store).invoke("apple")) == ["a", "c"]
+        assert ids(DenseRetriever(store=store, k=1).invoke("green pear")) == ["b"]
+        assert len(HybridRetriever(store=store).invoke("apple")) == 3
+
+
+def test_retriever_loads_a_directory(index: Path, make_encoder: Any) -> None:
+    retriever = HybridRetriever.load(index, encoder=make_encoder(), k=1)
+    assert ids(retriever.invoke("banana")) == ["c"]
+    retriever.upsert([Document(id="d", page_content="banana banana")])
+    assert ids(HybridRetriever.load(index, encoder=make_encoder(), k=2).invoke("banana")) == ids(retriever.invoke("banana", k=2))
+
+
+def test_from_documents_can_keep_its_index(tmp_path: Path, make_encoder: Any) -> None:
+    HybridRetriever.from_texts(["x y"], path=tmp_path / "new", encoder=make_encoder())
+    assert len(HybridRetriever.load(tmp_path / "new", encoder=make_encoder()).invoke("y")) == 1
+    with pytest.raises(InputError, match="already an index"):
+        HybridRetriever.from_texts(["x y"], path=tmp_path / "new", encoder=make_encoder())
+
+
+def test_an_open_reader_keeps_its_generation(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as reader, Store.open(index, encoder=make_encoder()) as writer:
+        writer.upsert([Document(id="a", page_content="blue plum")])
+        assert ids(BM25Retriever(store=reader).invoke("apple")) == ["a", "c"]
+        assert BM25Retriever(store=reader).invoke("apple")[0].page_content == "red apple"
+        assert ids(BM25Retriever(store=writer).invoke("apple")) == ["c"]
+        assert ids(DenseRetriever(store=reader, k=1).invoke("red apple")) == ["a"]
+
+
+def test_two_writers_of_one_process_see_each_other(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as first, Store.open(index, encoder=make_encoder()) as second:
+        first.upsert([Document(id="d", page_content="kiwi")])
+        second.upsert([Document(id="e", page_content="kiwi")])
+        assert set(ids(BM25Retriever(store=second).invoke("kiwi"))) == {"d", "e"}
+
+
+def test_nothing_new_publishes_nothing(index: Path, make_encoder: Any) -> None:
+    before = read_manifest(index)
+    with Store.open(index, encoder=make_encoder()) as store:
+        store.upsert([Document(id="a", page_content="red apple", metadata={"n": 1})])
+        store.delete(["absent"])
+    assert read_manifest(index) == before
+
+
+def test_metadata_alone_can_change(index: Path, make_encoder: Any) -> None:
+    encoder = make_encoder()
+    with Store.open(index, encoder=encoder) as store:
+        store.upsert([Document(id="a", page_content="red apple", metadata={"n": 2})])
+        assert ids(BM25Retriever(store=store, filter={"n": 2}).invoke("apple")) == ["a"]
+    assert encoder.encoded == 0
+
+
+def test_a_failing_encoder_changes_nothing(index: Path, make_encoder: Any) -> None:
+    class Broken(make_encoder):  # type: ignore[misc]
+        def encode_documents(self, texts: Any, progress: Any = None) -> Any:
+            raise RuntimeError("out of memory")
+
+    before = read_manifest(index)
+    with Store.open(index, encoder=Broken()) as store:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            store.upsert([Document(id="z", page_content="new text")])
+        assert BM25Retriever(store=store).invoke("new") == []
+    assert read_manifest(index) == before
+    memory = Store.memory(bm25_and_dense(Broken()))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        memory.upsert([Document(id="z", page_content="new text")])
+    assert len(memory) == 0
+
+
+def test_old_generations_are_removed(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as store:
+        for n in range(4):
+            store.upsert([Document(id="a", page_content=f"red apple {n}")])
+    generation = read_manifest(index).generation
+    assert {path.name for path in (index / "generations").iterdir()} == {str(generation), str(generation - 1)}
+
+
+def test_another_encoder_is_refused_and_bm25_still_works(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder(name="other")) as store:
+        with pytest.raises(StoreError, match="built with encoder 'hash', not 'other'"):
+            DenseRetriever(store=store).invoke("apple")
+        with pytest.raises(StoreError, match="built with encoder"):
+            store.upsert([Document(page_content="x")])
+        assert ids(BM25Retriever(store=store).invoke("pear")) == ["b"]
+
+
+def test_a_second_writer_is_refused(index: Path, make_encoder: Any) -> None:
+    with FileLock(index / "lock"), Store.open(index, encoder=make_encoder()) as store:
+        with pytest.raises(StoreError, match="another process is writing"):
+            store.upsert([Document(page_content="x")])
+        assert ids(BM25Retriever(store=store).invoke("pear")) == ["b"]
+
+
+def test_no_index(tmp_path: Path) -> None:
+    for place in (tmp_path / "absent", tmp_path):
+        with pytest.raises(StoreError, match="no index at .*ragkit index"):
+            Store.open(place)
+
+
+def test_interrupted_first_run_can_be_repeated(tmp_path: Path, make_encoder: Any) -> None:
+    path = tmp_path / "index"
+    Store.create(path, bm25_and_dense(make_encoder())).close()
+    (path / "manifest.json").rename(path / "manifest.json.draft")
+    with pytest.raises(StoreError, match="no index"):
+        Store.open(path)
+    Store.create(path, bm25_and_dense(make_encoder())).close()
+    Store.open(path, encoder=make_encoder()).close()
+
+
+def test_foreign_directory_is_left_alone(tmp_path: Path, make_encoder: Any) -> None:
+    (tmp_path / "thesis.md").write_text("precious")
+    with pytest.raises(InputError, match="not empty"):
+        Store.create(tmp_path, bm25_and_dense(make_encoder()))
+    with pytest.raises(InputError, match="is a file"):
+        Store.create(tmp_path / "thesis.md", bm25_and_dense(make_encoder()))
+
+
+def damage_version(index: Path) -> None:
+    manifest = json.loads((index / "manifest.json").read_text())
+    (index / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+
+
+def damage_manifest(index: Path) -> None:
+    (index / "manifest.json").write_text('{"format": 1, "gener')
+
+
+def damage_fields(index: Path) -> None:
+    (index / "manifest.json").write_text('{"format": 1, "generation": "seven"}')
+
+
+def remove_file(index: Path) -> None:
+    next((index / "generations").rglob("*.faiss")).unlink()
+
+
+def cut_file(index: Path) -> None:
+    path = next((index / "generations").rglob("*.faiss"))
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def cut_database(index: Path) -> None:
+    (index / "corpus.sqlite").write_bytes(b"")
+
+
+def remove_database(index: Path) -> None:
+    (index / "corpus.sqlite").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_version, "index format 99, this ragkit reads format 1"),
+        (damage_manifest, "damaged"),
+        (damage_fields, "damaged"),
+        (remove_file, "missing"),
+        (cut_file, "not what was written"),
+        (cut_database, "index again"),
+        (remove_database, "index again"),
+    ],
+)
+def test_damage_is_one_clear_error(index: Path, make_encoder: Any, damage: Any, message: str) -> None:
+    published = read_manifest(index).generation
+    for generation in (index / "generations").iterdir():
+        if generation.name != str(published):
+            for path in generation.rglob("*.faiss"):
+                path.unlink()
+    damage(index)
+    with pytest.raises(StoreError, match=message) as caught:
+        Store.open(index, encoder=make_encoder())
+    assert "\n" not in str(caught.value)
+
+
+def test_silent_corruption_is_found_by_verify(index: Path, make_encoder: Any) -> None:
+    name = next(name for name in read_manifest(index).files if name.endswith(".faiss"))
+    data = bytearray((index / name).read_bytes())
+    data[-1] ^= 1
+    (index / name).write_bytes(data)
+    with Store.open(index, encoder=make_encoder()) as store, pytest.raises(StoreError, match="not what was written"):
+        store.verify()
+
+
+def test_searching_threads_are_safe_while_a_writer_publishes(index: Path, make_encoder: Any) -> None:
+    errors: list[BaseException] = []
+    with Store.open(index, encoder=make_encoder()) as store:
+        done = threading.Event()
+
+        def search() -> None:
+            try:
+                while not done.is_set():
+                    hits = HybridRetriever(store=store).invoke("apple")
+                    assert {hit.page_content.split()[-1] for hit in hits if hit.id == "a"} <= {"apple"} | {
+                        str(n) for n in range(9)
+                    }
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for n in range(8):
+            store.upsert([Document(id="a", page_content=f"red apple {n}")])
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
