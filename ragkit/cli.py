@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from ragkit.errors import InputError, RagkitError
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ragkit",
-    help="Retrieve, rerank, prune and ground: answers from your documents, with exact citations.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -39,6 +37,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 EncoderName = Annotated[
     str | None, typer.Option("--encoder", help="Path or hub name of the encoder; default: the packaged all-MiniLM-L6-v2.")
 ]
+
+
+@app.callback(invoke_without_command=True)
+def without_command(context: typer.Context) -> None:
+    """Retrieve, rerank, prune and ground: answers from your documents, with exact citations."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -160,16 +166,13 @@ def main() -> None:
     """Run the command line. Exit codes: 0 ok, 2 usage, 1 anything else; errors are one line on stderr."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message(), err=True)
-        code = 2
-    except click.ClickException as error:
+    except TyperException as error:
         code = _complain(error.format_message(), 2)
     except InputError as error:
         code = _complain(str(error), 2)
     except (RagkitError, OSError) as error:
         code = _complain(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _complain("interrupted", 1)
     except Exception as error:
         if os.environ.get("RAGKIT_DEBUG"):

