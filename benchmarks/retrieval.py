@@ -3,8 +3,8 @@
     python benchmarks/retrieval.py scifact            # prints, and writes benchmarks/results/retrieval-scifact-test.md
     python benchmarks/retrieval.py squad --split train
 
-Datasets are folders below $RAGKIT_DATA (default: ../shared/data). Indexes are kept in .cache/benchmarks, so that a second run takes
-seconds.
+Datasets are folders below $RAGKIT_DATA (default: ../shared/data). Indexes are kept in .cache/benchmarks, so that a
+second run takes seconds.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ragkit.documents.pdf import read_pdf
 from ragkit.documents.records import read_records
 from ragkit.documents.unreadable import UnreadableFile
 
-__all__ = ["UnreadableFile", "find_files", "load", "load_bytes"]
+__all__ = ["UnreadableFile", "find_files", "load", "load_bytes", "read_file"]
 
 _WIDE_MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -28,7 +28,7 @@ def load(path: Path, *, text_field: str = "text") -> tuple[list[Source], list[Sk
 
     `text_field` names the field of a JSON record that holds its text. Raises `UnreadableFile` if there is nothing to read.
     """
-    return load_bytes(_read(path), path, text_field=text_field)
+    return load_bytes(read_file(path), path, text_field=text_field)
 
 
 def load_bytes(data: bytes, path: Path, *, text_field: str = "text") -> tuple[list[Source], list[Skipped]]:
@@ -46,7 +46,8 @@ def load_bytes(data: bytes, path: Path, *, text_field: str = "text") -> tuple[li
     return [_html(text, path, name) if suffix in (".html", ".htm") else _plain(text, path, name)], []
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The content of a regular file. Raises `UnreadableFile` with the reason if it cannot be had."""
     name = os.path.abspath(path)
     try:
         mode = os.stat(path).st_mode

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 
+_UNKNOWN = 100  # a longer "word" (base64, say) is one unknown token to many models; counted as one token it would cost nothing
+
+
 class WordPieces:
     """The tokenizer of a model folder, without truncation and padding. Implements `documents.tokens.Tokenizer`."""
 
@@ -32,7 +35,10 @@ class WordPieces:
     def starts(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character offset of the start of each token, for each text; special tokens are left out."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.fromiter((start for start, _ in e.offsets), np.int64) for e in encodings]
+        return [
+            np.fromiter((at for start, end in e.offsets for at in range(start, max(end, start + 1), _UNKNOWN)), np.int64)
+            for e in encodings
+        ]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""

@@ -30,35 +30,58 @@ class Dataset:
 def load_dataset(folder: str | Path, split: str = "test") -> Dataset:
     """Read `corpus.jsonl[.gz]`, `queries.jsonl[.gz]` and `qrels/<split>.tsv`; only questions with judgements are kept.
 
-    A document's text is its title, a space, and its text. Raises `InputError`, naming the file, if one is missing.
+    A document's text is its title, a space, and its text. Raises `InputError`, naming the file, if one is missing or malformed.
     """
     folder = Path(folder)
-    qrels: dict[str, dict[str, int]] = {}
-    for row in csv.DictReader(io.StringIO(_open(folder / "qrels" / f"{split}.tsv")), delimiter="\t"):
-        qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+    qrels = _read_qrels(folder / "qrels" / f"{split}.tsv")
     documents = [
         Document(
             id=str(record["_id"]),
-            page_content=f"{record.get('title', '')} {record['text']}".strip(),
-            metadata={"title": record.get("title", "")},
+            page_content=f"{record.get('title') or ''} {record['text']}".strip(),
+            metadata={"title": record.get("title") or ""},
         )
-        for record in read_jsonl(folder / "corpus.jsonl")
+        for record in _read_texts(folder / "corpus.jsonl")
     ]
-    texts = {str(record["_id"]): record["text"] for record in read_jsonl(folder / "queries.jsonl")}
+    texts = {str(record["_id"]): record["text"] for record in _read_texts(folder / "queries.jsonl")}
     return Dataset(folder.name, split, documents, {id_: texts[id_] for id_ in qrels if id_ in texts}, qrels)
 
 
+def _read_texts(path: Path) -> Iterator[dict[str, Any]]:
+    for record in read_jsonl(path):
+        if not isinstance(record, dict) or not {"_id", "text"} <= record.keys():
+            raise InputError(f"dataset: {path}: a record is no object with _id and text: {str(record)[:80]}")
+        yield record
+
+
+def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    rows = csv.DictReader(io.StringIO(_open(path)), delimiter="\t")
+    for row in rows:
+        try:
+            qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+        except (KeyError, TypeError, ValueError):
+            wanted = "query-id, corpus-id and score (a whole number), named by a header and separated by tabs"
+            raise InputError(f"dataset: {path}, line {rows.line_num}: must hold {wanted}") from None
+    return qrels
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a JSONL file, or of the gzipped file beside it with `.gz` appended."""
-    for line in _open(path).split("\n"):
+    """Records of a JSONL file, or of the gzipped file beside it with `.gz` appended.
+
+    Raises `InputError`, naming the file, if it is missing or a line is not JSON.
+    """
+    for number, line in enumerate(_open(path).split("\n"), 1):
         if line.strip():
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"dataset: {path}, line {number}: {error.msg}") from None
 
 
 def _open(path: Path) -> str:
     packed = path.with_name(path.name + ".gz")
     try:
-        if packed.exists():
+        if packed.exists() and not path.exists():
             return gzip.decompress(packed.read_bytes()).decode("utf-8")
         return path.read_text("utf-8")
     except OSError as error:

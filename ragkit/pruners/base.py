@@ -22,7 +22,7 @@ class Pruner(Compressor):
     """Returns the same documents, each shortened to the sentences worth keeping, as exact slices of its passage.
 
     `metadata["ragkit"]` then holds the whole passage, the kept spans, and every unit's score. Pruning a pruned document again
-    only looks at what is left of it.
+    only looks at what is left of it; the rest has score 0.
     """
 
     min_sentences: int = Field(default=0, ge=0)
@@ -45,12 +45,11 @@ class Pruner(Compressor):
 
     def process(self, tasks: Sequence[Task]) -> list[list[Document]]:
         """See `Compressor.process`."""
-        units = [[_remaining_units(document) for document in task.documents] for task in tasks]
-        scores = self.score_units(tasks, units)
-        return [
-            self._shorten(task, task_units, task_scores)
-            for task, task_units, task_scores in zip(tasks, units, scores, strict=True)
-        ]
+        busy = [task for task in tasks if task.documents]
+        units = [[_remaining_units(document) for document in task.documents] for task in busy]
+        scores = self.score_units(busy, units) if busy else []
+        answers = iter([self._shorten(*parts) for parts in zip(busy, units, scores, strict=True)])
+        return [next(answers) if task.documents else [] for task in tasks]
 
     def _shorten(self, task: Task, units: Sequence[Sequence[Unit]], scores: Sequence[Scores]) -> list[Document]:
         shortened = []
@@ -66,15 +65,19 @@ class Pruner(Compressor):
         self, document: Document, units: Sequence[Unit], scores: Scores, keep: NDArray[np.bool_], rank: int
     ) -> Document:
         record, text = provenance(document), passage_text(document)
-        spans = merge_units(units, keep)
+        # from all units: what an earlier pruner dropped parts the neighbours it lay between
+        everything = tuple(units) if record.units is None else record.units
+        kept = {unit for unit, its_keep in zip(units, keep, strict=True) if its_keep}
+        known = dict(zip(units, map(float, scores), strict=True))
+        spans = merge_units(everything, [unit in kept for unit in everything])
         short = Document(id=document.id, page_content=join_spans(text, spans), metadata=document.metadata)
         return with_provenance(
             short,
             record,
             passage=text,
             spans=spans,
-            units=tuple(units),
-            unit_scores=tuple(float(score) for score in scores),
+            units=everything,
+            unit_scores=tuple(known.get(unit, 0.0) for unit in everything),
             stages=(*record.stages, StageResult(self.stage, None, rank)),
         )
 

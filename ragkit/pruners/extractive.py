@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from ragkit.compressor import Task
 from ragkit.documents.model import Unit
 from ragkit.documents.provenance import passage_text
-from ragkit.encoders.base import Encoder
+from ragkit.encoders.base import Encoder, Vectors
 from ragkit.encoders.factory import as_encoder
 from ragkit.encoders.lexical import Analyzer, Vocabulary
 from ragkit.indexes.base import Scores
@@ -51,7 +51,7 @@ class ExtractivePruner(Pruner):
         queries = [task.query for task in tasks]
         flat = self._by_bm25(queries, texts) if self.scorer == "bm25" else self._by_encoder(queries, texts)
         return [
-            np.split(_share_of_best(scores), np.cumsum([len(its_units) for its_units in task_units])[:-1]) if task_units else []
+            np.split(_share_of_best(scores), np.cumsum([len(its_units) for its_units in task_units])[:-1])
             for scores, task_units in zip(flat, units, strict=True)
         ]
 
@@ -65,7 +65,7 @@ class ExtractivePruner(Pruner):
         asked = self._encoder.encode_queries(queries)
         found = self._encoder.encode_documents([text for per_query in texts for text in per_query])
         sizes = np.cumsum([len(per_query) for per_query in texts])[:-1]
-        return [(vectors @ query).astype(np.float64) for query, vectors in zip(asked, np.split(found, sizes), strict=True)]
+        return [_cosines(vectors, query) for query, vectors in zip(asked, np.split(found, sizes), strict=True)]
 
     def _by_bm25(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Scores]:
         analyzer = Analyzer(self.language)
@@ -80,6 +80,12 @@ class ExtractivePruner(Pruner):
                 scores[hits.positions] = hits.scores
             answers.append(scores)
         return answers
+
+
+def _cosines(vectors: Vectors, query: Vectors) -> Scores:
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
+    cosines: Scores = ((vectors @ query) / np.maximum(lengths, 1e-12)).astype(np.float64)
+    return cosines
 
 
 def _share_of_best(scores: Scores) -> Scores:

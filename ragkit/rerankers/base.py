@@ -33,14 +33,19 @@ class Reranker(Compressor):
         """For each question one score per document, higher is better."""
 
     def process(self, tasks: Sequence[Task]) -> list[list[Document]]:
-        """See `Compressor.process`. A question whose scores are not all finite keeps its previous order, with a warning."""
+        """See `Compressor.process`.
+
+        A question whose scores are not one finite number per document keeps its previous order, with a warning.
+        """
         busy = [task for task in tasks if task.documents]
-        answers = iter(self.scores(busy) if busy else [])
-        return [self._reorder(task, next(answers)) if task.documents else [] for task in tasks]
+        scores = self.scores(busy) if busy else []
+        answers = iter([self._reorder(task, its_scores) for task, its_scores in zip(busy, scores, strict=True)])
+        return [next(answers) if task.documents else [] for task in tasks]
 
     def _reorder(self, task: Task, scores: Scores) -> list[Document]:
-        if not np.isfinite(scores).all():
-            _log.warning("%s gave scores that are not finite; kept the previous order for %r", type(self).__name__, task.query)
+        if len(scores) != len(task.documents) or not np.isfinite(scores).all():
+            problem = "%s did not give one finite score per document; kept the previous order for %r"
+            _log.warning(problem, type(self).__name__, task.query)
             ordered = [with_stages(doc, StageResult(self.stage, None, rank)) for rank, doc in enumerate(task.documents, 1)]
         else:
             order = np.argsort(-scores, kind="stable")

@@ -13,12 +13,14 @@ from pydantic import Field, PrivateAttr
 from ragkit.compressor import Task
 from ragkit.documents.provenance import passage_text
 from ragkit.encoders.dense import equal_batches
-from ragkit.encoders.folder import locate
+from ragkit.encoders.folder import locate, model_name
 from ragkit.indexes.base import Scores
 from ragkit.rerankers.base import Reranker
 
 if TYPE_CHECKING:
     from ragkit.rerankers.pair_model import PairModel
+
+_CHUNK = 1024  # pairs tokenized at a time: bounds memory, and still finds neighbours of equal length
 
 
 class CrossEncoderReranker(Reranker):
@@ -46,12 +48,13 @@ class CrossEncoderReranker(Reranker):
         """See `Reranker.scores`."""
         model = self._model()
         pairs = [(task.query, passage_text(document)) for task in tasks for document in task.documents]
-        windows, owners = model.windows(pairs)
         best = np.full(len(pairs), -np.inf)
-        for batch in equal_batches([len(window.ids) for window in windows], self.batch_tokens):
-            logits = model.logits([windows[i] for i in batch])
-            # not fmax: a NaN must be seen, not skipped
-            np.maximum.at(best, [owners[i] for i in batch], logits)
+        for start in range(0, len(pairs), _CHUNK):
+            windows, owners = model.windows(pairs[start : start + _CHUNK])
+            for batch in equal_batches([len(window.ids) for window in windows], self.batch_tokens):
+                logits = model.logits([windows[i] for i in batch])
+                # not fmax: a NaN must be seen, not skipped
+                np.maximum.at(best, [start + owners[i] for i in batch], logits)
         if self.activation == "sigmoid":
             best = np.exp(-np.logaddexp(0, -best))
         return np.split(best, np.cumsum([len(task.documents) for task in tasks])[:-1])
@@ -61,6 +64,7 @@ class CrossEncoderReranker(Reranker):
 
         with self._lock:
             if self._loaded is None:
+                model_name(self.model)  # raises for a folder that is not there, which `locate` would take for a hub name
                 self._loaded = PairModel(locate(self.model), self.max_length, self.device)
             loaded: PairModel = self._loaded
             return loaded

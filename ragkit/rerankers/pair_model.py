@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ragkit.encoders.network import load_network, padded
-from ragkit.encoders.wordpieces import read_tokenizer
+from ragkit.encoders.wordpieces import WordPieces, read_tokenizer
 from ragkit.errors import InputError
 from ragkit.indexes.base import Scores
 
@@ -20,34 +20,38 @@ _DEFAULT_LENGTH = 512
 
 
 class PairModel:
-    """Loaded weights and tokenizer of one cross-encoder."""
+    """Loaded weights and tokenizer of one cross-encoder. Nothing changes after loading, so threads may share it."""
 
     def __init__(self, folder: Path, max_length: int | None = None, device: str | None = None) -> None:
-        """Raises `InputError` if the checkpoint has more than two outputs or takes fewer than `max_length` tokens."""
+        """Raises `InputError` if the checkpoint is no cross-encoder or takes fewer than `max_length` tokens."""
         self._network: Any = load_network(folder, device, head="AutoModelForSequenceClassification")
         config: Any = self._network.config
+        architectures = config.architectures or []
+        if architectures and not any("SequenceClassification" in name for name in architectures):
+            # transformers would give it a head of random weights
+            raise InputError(f"model: {folder.name} is a {', '.join(architectures)}, not a cross-encoder")
         if config.num_labels > 2:
             raise InputError(f"model: {folder.name} has {config.num_labels} outputs; a cross-encoder has one or two")
-        positions = getattr(config, "max_position_embeddings", None)
-        # RoBERTa's position embeddings start behind the padding index
-        offset = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-        limit = positions - offset if positions else _DEFAULT_LENGTH
-        if max_length is not None and max_length > limit:
-            raise InputError(f"max_length: {folder.name} takes at most {limit} tokens, not {max_length}")
-        self._length = max_length or min(limit, _DEFAULT_LENGTH)
+        longest = _longest(self._network)
+        if max_length and longest and max_length > longest:
+            raise InputError(f"max_length: {folder.name} takes at most {longest} tokens, not {max_length}")
+        length = max_length or min(longest or _DEFAULT_LENGTH, _DEFAULT_LENGTH)
         self._tokenizer = read_tokenizer(folder)
         self._tokenizer.no_padding()
         special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
-        self._question_length = (self._length - special) // 2
-        self._stride = (self._length - special) // 8
+        self._question_length = (length - special) // 2
+        self._tokenizer.enable_truncation(length, stride=(length - special) // 8, strategy="only_second")
+        self._pieces = WordPieces(folder)
+        # decoders read the score at the last token that is not this one
+        self._padding = getattr(config, "pad_token_id", None) or 0
         self._typed = "token_type_ids" in inspect.signature(self._network.forward).parameters and (
             getattr(config, "type_vocab_size", 0) > 1
         )
 
     def windows(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Any], list[int]]:
         """Encodings of question and passage that fit into the model, and the index of the pair each belongs to."""
-        cut = dict(zip({q for q, _ in pairs}, self._cut([*{q for q, _ in pairs}]), strict=True))
-        self._tokenizer.enable_truncation(self._length, stride=self._stride, strategy="only_second")
+        questions = list(dict.fromkeys(question for question, _ in pairs))
+        cut = dict(zip(questions, self._cut(questions), strict=True))
         encodings = self._tokenizer.encode_batch([(cut[question], passage) for question, passage in pairs])
         windows, owners = [], []
         for owner, encoding in enumerate(encodings):
@@ -59,8 +63,10 @@ class PairModel:
     def logits(self, windows: Sequence[Any]) -> Scores:
         """One logit per window, float64 [n]; for two outputs the difference of the second and the first."""
         device = next(self._network.parameters()).device
+        longest = max(len(window.ids) for window in windows)
+        ids = [window.ids + [self._padding] * (longest - len(window.ids)) for window in windows]
         inputs = {
-            "input_ids": padded([window.ids for window in windows], device),
+            "input_ids": padded(ids, device),
             "attention_mask": padded([window.attention_mask for window in windows], device),
         }
         if self._typed:
@@ -71,13 +77,19 @@ class PairModel:
         return scores
 
     def _cut(self, questions: Sequence[str]) -> list[str]:
-        self._tokenizer.no_truncation()
         shortened = []
-        for question, encoding in zip(
-            questions, self._tokenizer.encode_batch(list(questions), add_special_tokens=False), strict=True
-        ):
-            if len(encoding.ids) > self._question_length:
-                _log.warning("question of %d tokens cut to %d for reranking", len(encoding.ids), self._question_length)
-                question = question[: encoding.offsets[self._question_length][0]]
+        for question, starts in zip(questions, self._pieces.starts(questions), strict=True):
+            if len(starts) > self._question_length:
+                _log.warning("question of %d tokens cut to %d for reranking", len(starts), self._question_length)
+                question = question[: starts[self._question_length]].rstrip()
             shortened.append(question)
         return shortened
+
+
+def _longest(network: torch.nn.Module) -> int | None:
+    """The most tokens the position embeddings allow; None if the model sets no limit."""
+    positions: int = getattr(network.config, "max_position_embeddings", None) or 0
+    # RoBERTa and its kin number positions from behind the padding's
+    tables = (module for name, module in network.named_modules() if name.endswith("position_embeddings"))
+    skipped = next((table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), 0)
+    return positions - skipped if positions > 0 else None

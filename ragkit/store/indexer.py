@@ -12,7 +12,7 @@ from pathlib import Path
 from langchain_core.documents import Document
 
 from ragkit.corpus.corpus import SourceText
-from ragkit.documents.loaders import UnreadableFile, find_files, load_bytes
+from ragkit.documents.loaders import UnreadableFile, find_files, load_bytes, read_file
 from ragkit.documents.model import Skipped
 from ragkit.documents.split import split
 from ragkit.documents.tokens import Tokenizer
@@ -110,19 +110,12 @@ class _Run:
 
     def read(self, file: str) -> None:
         try:
-            data = Path(file).read_bytes()
-        except FileNotFoundError:
-            self.report.skipped.append(Skipped(file, "vanished while indexing"))
-            if file in self.known:
-                self.forget(file)
-            return
-        except OSError as error:
-            self._skip(file, f"cannot be read: {error.strerror or error}")
+            data = read_file(Path(file))
+        except UnreadableFile as error:
+            self._skip(file, error.reason, gone=not os.path.lexists(file))
             return
         if not data.strip():
-            self.report.skipped.append(Skipped(file, "empty"))
-            if file in self.known:
-                self.forget(file)
+            self._skip(file, "empty", gone=True)
             return
         digest = hashlib.blake2b(data + repr(self.settings).encode(), digest_size=16).hexdigest()
         if self.known.get(file) == digest:
@@ -170,9 +163,14 @@ class _Run:
         if gone:
             self.draft.delete(gone)
 
-    def _skip(self, file: str, reason: str) -> None:
-        kept = "; the passages indexed earlier are kept" if file in self.known else ""
-        self.report.skipped.append(Skipped(file, reason + kept))
+    def _skip(self, file: str, reason: str, *, gone: bool = False) -> None:
+        """Report a file; the passages it had stay unless its text is `gone`."""
+        known = file in self.known
+        self.report.skipped.append(
+            Skipped(file, f"{reason}; the passages indexed earlier are kept" if known and not gone else reason)
+        )
+        if known and gone:
+            self.forget(file)
 
 
 def _below(file: str, root: str) -> bool:

@@ -112,7 +112,7 @@ def test_metadata_that_json_would_change_is_refused(value: Any) -> None:
 
 
 def test_lone_surrogate_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="'a'.*surrogate at character 2"):
+    with pytest.raises(InputError, match=r"'a'.*surrogate at character 2"):
         Corpus(None, 1).plan([doc("a", "ab\ud800")])
 
 

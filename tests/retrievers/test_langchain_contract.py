@@ -1,6 +1,6 @@
 """LangChain's own standard tests, run on each retriever, on pipelines, and on the corpus behind them."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -72,8 +72,8 @@ RETRIEVERS = [BM25Retriever, DenseRetriever, HybridRetriever]
 
 class TestDocumentIndex(DocumentIndexerTestSuite):
     @pytest.fixture(params=RETRIEVERS)
-    def index(self, request: Any, make_encoder: Any) -> Generator[DocumentIndex, None, None]:
-        yield request.param(store=Store.memory(bm25_and_dense(make_encoder())))
+    def index(self, request: Any, make_encoder: Any) -> DocumentIndex:
+        return request.param(store=Store.memory(bm25_and_dense(make_encoder())))
 
 
 class TestDocumentIndexOnDisk(DocumentIndexerTestSuite):
@@ -85,8 +85,8 @@ class TestDocumentIndexOnDisk(DocumentIndexerTestSuite):
 
 class TestAsyncDocumentIndex(AsyncDocumentIndexTestSuite):
     @pytest.fixture(params=RETRIEVERS)
-    async def index(self, request: Any, make_encoder: Any) -> AsyncGenerator[DocumentIndex, None]:
-        yield request.param(store=Store.memory(bm25_and_dense(make_encoder())))
+    async def index(self, request: Any, make_encoder: Any) -> DocumentIndex:
+        return request.param(store=Store.memory(bm25_and_dense(make_encoder())))
 
 
 def test_langchain_index_with_a_record_manager(make_encoder: Any) -> None:

@@ -125,7 +125,7 @@ def test_file_deleted_during_indexing(folder: Path, store: Store) -> None:
 
     report = index_paths(store, [folder], progress=delete_late)
     assert counts(report) == (3, 0, 0, 1)
-    assert [(Path(s.path).name, s.reason) for s in report.skipped] == [("b.txt", "vanished while indexing")]
+    assert [(Path(s.path).name, s.reason) for s in report.skipped] == [("b.txt", "no such file")]
 
 
 def test_empty_folder(tmp_path: Path, store: Store) -> None:

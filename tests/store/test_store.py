@@ -125,7 +125,7 @@ def test_a_second_writer_is_refused(index: Path, make_encoder: Any) -> None:
 
 def test_no_index(tmp_path: Path) -> None:
     for place in (tmp_path / "absent", tmp_path):
-        with pytest.raises(StoreError, match="no index at .*ragkit index"):
+        with pytest.raises(StoreError, match=r"no index at .*ragkit index"):
             Store.open(place)
 
 
