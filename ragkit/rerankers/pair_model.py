@@ -44,8 +44,11 @@ class PairModel:
         self._pieces = WordPieces(folder)
         # decoders read the score at the last token that is not this one
         self._padding = getattr(config, "pad_token_id", None) or 0
-        self._typed = "token_type_ids" in inspect.signature(self._network.forward).parameters and (
-            getattr(config, "type_vocab_size", 0) > 1
+        self._typed = (
+            "token_type_ids" in inspect.signature(self._network.forward).parameters
+            and getattr(config, "type_vocab_size", 0) > 1
+            # where a pair has one type only, windows after the first would wrongly have two
+            and any(self._tokenizer.encode("a", "a").type_ids)
         )
 
     def windows(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Any], list[int]]:
