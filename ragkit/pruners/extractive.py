@@ -21,20 +21,19 @@ from ragkit.pruners.base import Pruner
 
 
 class ExtractivePruner(Pruner):
-    """Scores each sentence against the question by cosine similarity under a dense encoder, or by BM25.
+    """Scores each sentence against the question by cosine similarity under a dense encoder, by BM25, or by the mean of both.
 
-    Scores are divided by the best score among all sentences of the question, so the best sentence has 1; a sentence is kept if it
-    reaches `threshold`. BM25's term statistics are those of the question's own sentences.
+    Each kind of score is divided by the best one among all sentences of the question, so it lies between 0 and 1; a sentence is
+    kept if it reaches `threshold`. BM25's term statistics are those of the question's own sentences, and `language` is also that
+    of its stems and stop words.
     """
 
-    scorer: Literal["dense", "bm25"] = "dense"
-    """What to compare sentences with the question by."""
-    threshold: float = Field(default=0.5, ge=0, le=1)
-    """The share of the best sentence's score that a sentence must reach."""
+    scorer: Literal["hybrid", "dense", "bm25"] = "hybrid"
+    """What to compare sentences with the question by; "hybrid" is the mean of the other two."""
+    threshold: float = Field(default=0.3, ge=0, le=1)
+    """The score that a sentence must reach. The default was chosen on training questions; see `benchmarks/pruning.py`."""
     encoder: Any = None
-    """For "dense": an `Encoder`, a LangChain `Embeddings`, a path or a hub name; None is the packaged all-MiniLM-L6-v2."""
-    language: str = "english"
-    """For "bm25": the language of stemming and stop words."""
+    """An `Encoder`, a LangChain `Embeddings`, a path or a hub name; None is the packaged all-MiniLM-L6-v2."""
 
     _encoder: Encoder | None = PrivateAttr(default=None)
 
@@ -49,10 +48,14 @@ class ExtractivePruner(Pruner):
             for task, task_units in zip(tasks, units, strict=True)
         ]
         queries = [task.query for task in tasks]
-        flat = self._by_bm25(queries, texts) if self.scorer == "bm25" else self._by_encoder(queries, texts)
+        scorers = {"dense": [self._by_encoder], "bm25": [self._by_bm25], "hybrid": [self._by_encoder, self._by_bm25]}
+        kinds = [scorer(queries, texts) for scorer in scorers[self.scorer]]
         return [
-            np.split(_share_of_best(scores), np.cumsum([len(its_units) for its_units in task_units])[:-1])
-            for scores, task_units in zip(flat, units, strict=True)
+            np.split(
+                np.mean([_share_of_best(scores) for scores in of_each_kind], axis=0),
+                np.cumsum([len(its_units) for its_units in task_units])[:-1],
+            )
+            for *of_each_kind, task_units in zip(*kinds, units, strict=True)
         ]
 
     def select(self, scores: Sequence[Scores]) -> list[NDArray[np.bool_]]:
@@ -89,5 +92,6 @@ def _cosines(vectors: Vectors, query: Vectors) -> Scores:
 
 
 def _share_of_best(scores: Scores) -> Scores:
-    best = scores.max(initial=0.0)
-    return np.clip(scores / best, 0.0, 1.0) if best > 0 else np.zeros_like(scores)
+    best = np.max(scores, initial=0.0, where=np.isfinite(scores))
+    shares: Scores = np.clip(scores / best, 0.0, 1.0) if best > 0 else scores * 0.0
+    return shares

@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr
 from ragkit.compressor import Task
 from ragkit.documents.provenance import passage_text
 from ragkit.encoders.dense import equal_batches
-from ragkit.encoders.folder import locate, model_name
+from ragkit.encoders.folder import locate
 from ragkit.indexes.base import Scores
 from ragkit.rerankers.base import Reranker
 
@@ -64,7 +64,6 @@ class CrossEncoderReranker(Reranker):
 
         with self._lock:
             if self._loaded is None:
-                model_name(self.model)  # raises for a folder that is not there, which `locate` would take for a hub name
                 self._loaded = PairModel(locate(self.model), self.max_length, self.device)
             loaded: PairModel = self._loaded
             return loaded

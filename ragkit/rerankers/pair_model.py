@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ragkit.encoders.folder import longest_input
 from ragkit.encoders.network import load_network, padded
 from ragkit.encoders.wordpieces import WordPieces, read_tokenizer
 from ragkit.errors import InputError
@@ -26,13 +27,9 @@ class PairModel:
         """Raises `InputError` if the checkpoint is no cross-encoder or takes fewer than `max_length` tokens."""
         self._network: Any = load_network(folder, device, head="AutoModelForSequenceClassification")
         config: Any = self._network.config
-        architectures = config.architectures or []
-        if architectures and not any("SequenceClassification" in name for name in architectures):
-            # transformers would give it a head of random weights
-            raise InputError(f"model: {folder.name} is a {', '.join(architectures)}, not a cross-encoder")
         if config.num_labels > 2:
             raise InputError(f"model: {folder.name} has {config.num_labels} outputs; a cross-encoder has one or two")
-        longest = _longest(self._network)
+        longest = longest_input(config.to_dict())
         if max_length and longest and max_length > longest:
             raise InputError(f"max_length: {folder.name} takes at most {longest} tokens, not {max_length}")
         length = max_length or min(longest or _DEFAULT_LENGTH, _DEFAULT_LENGTH)
@@ -87,12 +84,3 @@ class PairModel:
                 question = question[: starts[self._question_length]].rstrip()
             shortened.append(question)
         return shortened
-
-
-def _longest(network: torch.nn.Module) -> int | None:
-    """The most tokens the position embeddings allow; None if the model sets no limit."""
-    positions: int = getattr(network.config, "max_position_embeddings", None) or 0
-    # RoBERTa and its kin number positions from behind the padding's
-    tables = (module for name, module in network.named_modules() if name.endswith("position_embeddings"))
-    skipped = next((table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), 0)
-    return positions - skipped if positions > 0 else None

@@ -77,7 +77,7 @@ def assert_scored(pruner: ExtractivePruner, texts: Sequence[str], query: str, ra
 def test_dense_scores_are_cosines(encoder: Any, threshold: float, query: str) -> None:
     vector = encoder.encode_queries([query])[0]
     raw = [[cosine(vector, encoder.encode_documents([text])[0]) for text in its] for its in sentences(documents(TEXTS))]
-    assert_scored(ExtractivePruner(encoder=encoder, threshold=threshold, drop_empty=False), TEXTS, query, raw)
+    assert_scored(ExtractivePruner(scorer="dense", encoder=encoder, threshold=threshold, drop_empty=False), TEXTS, query, raw)
 
 
 def test_dense_scores_are_cosines_for_embeddings_of_any_length() -> None:
@@ -87,7 +87,7 @@ def test_dense_scores_are_cosines_for_embeddings_of_any_length() -> None:
         [cosine(embeddings.embed_query(query), embeddings.embed_query(text)) for text in its]
         for its in sentences(documents(texts))
     ]
-    assert_scored(ExtractivePruner(encoder=embeddings, threshold=0.8, drop_empty=False), texts, query, raw)
+    assert_scored(ExtractivePruner(scorer="dense", encoder=embeddings, threshold=0.8, drop_empty=False), texts, query, raw)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
@@ -101,7 +101,9 @@ def test_bm25_scores_are_the_formula(threshold: float, query: str) -> None:
 
 
 def test_the_best_sentence_of_all_documents_sets_the_measure(encoder: Any) -> None:
-    found = ExtractivePruner(encoder=encoder, threshold=1.0).compress_documents(documents(TEXTS), "A tree has leaves.")
+    found = ExtractivePruner(scorer="dense", encoder=encoder, threshold=1.0).compress_documents(
+        documents(TEXTS), "A tree has leaves."
+    )
     assert [(document.id, document.page_content) for document in found] == [("1", "A tree has leaves.")]
     assert max(provenance(found[0]).unit_scores or ()) == 1.0
 
@@ -152,7 +154,7 @@ def test_bm25_knows_other_languages() -> None:
 
 def test_what_is_no_encoder_is_named() -> None:
     with pytest.raises(InputError, match="encoder: int is neither"):
-        ExtractivePruner(encoder=3).compress_documents(documents(TEXTS), "apple")
+        ExtractivePruner(scorer="dense", encoder=3).compress_documents(documents(TEXTS), "apple")
 
 
 def test_sentences_and_questions_are_each_encoded_their_own_way(make_encoder: Any) -> None:
@@ -164,19 +166,30 @@ def test_sentences_and_questions_are_each_encoded_their_own_way(make_encoder: An
             assert not any(text.startswith("query: ") for text in texts)
             return make_encoder.encode_queries(self, texts)
 
-    pruner = ExtractivePruner(encoder=Asymmetric(), threshold=0.9)
+    pruner = ExtractivePruner(scorer="dense", encoder=Asymmetric(), threshold=0.9)
     found = pruner.compress_documents(documents(TEXTS), "query: nothing here matches.")
     assert [document.page_content for document in found] == ["Nothing here matches."]
 
 
 def test_nothing_is_encoded_for_no_documents(encoder: Any) -> None:
-    assert ExtractivePruner(encoder=encoder).batch([{"documents": [], "query": "q"}]) == [[]]
+    assert ExtractivePruner(scorer="dense", encoder=encoder).batch([{"documents": [], "query": "q"}]) == [[]]
     assert encoder.encoded == 0
 
 
-def test_scores_of_an_encoder_that_fails_are_zero(make_encoder: Any) -> None:
+def test_what_an_encoder_fails_on_is_kept_whole(make_encoder: Any, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(make_encoder):  # type: ignore[misc]
         def encode_documents(self, texts: Sequence[str], progress: Any = None) -> Any:
             return np.full((len(texts), self.dimension), np.nan, np.float32)
 
-    assert ExtractivePruner(encoder=Broken()).compress_documents(documents(TEXTS), "apple") == []
+    kept = ExtractivePruner(encoder=Broken()).compress_documents(documents(TEXTS), "apple")
+    assert [document.page_content for document in kept] == TEXTS
+    assert "kept" in caplog.text
+
+
+def test_hybrid_is_the_mean_of_the_other_two(make_encoder: Any) -> None:
+    def scores(scorer: Any) -> Any:
+        pruner = ExtractivePruner(scorer=scorer, encoder=make_encoder(), drop_empty=False)
+        return [provenance(document).unit_scores for document in pruner.compress_documents(documents(TEXTS), "apple tree")]
+
+    for mean, dense, bm25 in zip(scores("hybrid"), scores("dense"), scores("bm25"), strict=True):
+        np.testing.assert_allclose(mean, (np.array(dense) + np.array(bm25)) / 2)
