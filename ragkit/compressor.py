@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.callbacks import Callbacks
@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from ragkit.documents.provenance import ensure_id
 from ragkit.errors import InputError
+from ragkit.runs import Configs, Owner, arun_batch, no_more, run_batch
 
 if TYPE_CHECKING:
     from ragkit.chains.pipeline import Pipeline
@@ -29,10 +30,18 @@ class CompressorInput(TypedDict):
 
 
 class Task(NamedTuple):
-    """One question and its documents, all of which have an id."""
+    """One question and its documents, all of which have an id; `config` carries the question's callbacks."""
 
     query: str
     documents: list[Document]
+    config: RunnableConfig
+
+
+class Outcome(NamedTuple):
+    """The documents of one question, and what they cost: JSON-serialisable facts such as calls, tokens and failures."""
+
+    documents: list[Document]
+    usage: Mapping[str, Any] = {}
 
 
 class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, list[Document]]):
@@ -45,12 +54,32 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     @abstractmethod
-    def process(self, tasks: Sequence[Task]) -> list[list[Document]]:
-        """The documents for each question."""
+    def process(self, tasks: Sequence[Task]) -> Sequence[Outcome | Exception]:
+        """The outcome for each question; an exception in its place fails that question alone."""
 
-    async def aprocess(self, tasks: Sequence[Task]) -> list[list[Document]]:
+    async def aprocess(self, tasks: Sequence[Task]) -> Sequence[Outcome | Exception]:
         """Like `process`, without blocking the event loop."""
         return await asyncio.to_thread(self.process, tasks)
+
+    def outcomes(
+        self, inputs: Sequence[CompressorInput], config: Configs = None, *, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Like `batch`, but with what each question cost."""
+
+        def work(configs: list[RunnableConfig]) -> Sequence[Any]:
+            return self.process([_task(*parts) for parts in zip(inputs, configs, strict=True)])
+
+        return run_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
+
+    async def aoutcomes(
+        self, inputs: Sequence[CompressorInput], config: Configs = None, *, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Async form of `outcomes`."""
+
+        async def work(configs: list[RunnableConfig]) -> Sequence[Any]:
+            return await self.aprocess([_task(*parts) for parts in zip(inputs, configs, strict=True)])
+
+        return await arun_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
 
     def compress_documents(self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None) -> list[Document]:
         """Rerank or prune the documents of one question."""
@@ -64,49 +93,33 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
 
     def invoke(self, input: CompressorInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """See `compress_documents`."""
-        _no_more(kwargs)
-        return self._call_with_config(lambda value: self.process([_task(value)])[0], input, config)
+        no_more(kwargs, "set it in the constructor")
+        documents: list[Document] = self.outcomes([input], config)[0].documents
+        return documents
 
     async def ainvoke(self, input: CompressorInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """See `compress_documents`."""
-        _no_more(kwargs)
-
-        async def run(value: CompressorInput) -> list[Document]:
-            return (await self.aprocess([_task(value)]))[0]
-
-        return await self._acall_with_config(run, input, config)
+        no_more(kwargs, "set it in the constructor")
+        documents: list[Document] = (await self.aoutcomes([input], config))[0].documents
+        return documents
 
     def batch(
-        self,
-        inputs: list[CompressorInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
+        self, inputs: list[CompressorInput], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Any:
         """Many questions in one pass."""
-        _no_more(kwargs)
-
-        def run(values: list[CompressorInput]) -> list[Any]:
-            return list(self.process([_task(value) for value in values]))
-
-        return self._batch_with_config(run, inputs, config, return_exceptions=return_exceptions)
+        no_more(kwargs, "set it in the constructor")
+        return [_documents(outcome) for outcome in self.outcomes(inputs, config, return_exceptions=return_exceptions)]
 
     async def abatch(
-        self,
-        inputs: list[CompressorInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
+        self, inputs: list[CompressorInput], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Any:
         """Async form of `batch`."""
-        _no_more(kwargs)
+        no_more(kwargs, "set it in the constructor")
+        return [_documents(outcome) for outcome in await self.aoutcomes(inputs, config, return_exceptions=return_exceptions)]
 
-        async def run(values: list[CompressorInput]) -> list[Any]:
-            return list(await self.aprocess([_task(value) for value in values]))
-
-        return await self._abatch_with_config(run, inputs, config, return_exceptions=return_exceptions)
+    @property
+    def _owner(self) -> Owner:
+        return Owner("chain", self.get_name(), shown=_documents)
 
     def __rrshift__(self, retriever: BaseRetriever) -> Pipeline:
         """`retriever >> compressor` for a retriever that is not ragkit's."""
@@ -115,16 +128,15 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
         return compose(retriever, self)
 
 
-def _no_more(kwargs: dict[str, Any]) -> None:
-    if kwargs:
-        raise InputError(f"unknown argument {next(iter(kwargs))!r}; set it in the constructor")
+def _documents(outcome: Outcome | Exception) -> list[Document] | Exception:
+    return outcome.documents if isinstance(outcome, Outcome) else outcome
 
 
-def _task(value: CompressorInput) -> Task:
+def _task(value: CompressorInput, config: RunnableConfig) -> Task:
     if not isinstance(value, dict) or not {"documents", "query"} <= value.keys():
         raise InputError("a compressor takes {'documents': [...], 'query': '...'}")
     if not isinstance(value["query"], str):
         raise InputError(f"query must be a string, not {type(value['query']).__name__}")
     if stranger := next((item for item in value["documents"] if not isinstance(item, Document)), None):
         raise InputError(f"documents must be LangChain Documents, not {type(stranger).__name__}")
-    return Task(value["query"], [ensure_id(document) for document in value["documents"]])
+    return Task(value["query"], [ensure_id(document) for document in value["documents"]], config)

@@ -15,6 +15,10 @@ class StoreError(RagkitError):
     """An index directory is missing, damaged, of another format version, or in use by another writer."""
 
 
+class StaleSnapshotError(StoreError):
+    """Writers have replaced the generation that a reader still holds, and it can no longer be read whole."""
+
+
 class MissingExtraError(RagkitError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 

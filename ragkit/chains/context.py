@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import html
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 from ragkit.documents.spans import Span
 
 
+class Ranked(NamedTuple):
+    """A document as a stage left it: its id and the score it had then."""
+
+    id: str
+    score: float | None
+
+
 @dataclass(frozen=True)
 class StageTrace:
-    """One stage of one question: seconds it took, documents that went in and came out.
+    """One stage of one question: seconds it took, number of documents that went in, and those that came out, best first.
 
-    In a batch, a stage handles all questions at once; `seconds` is then the time of the whole batch.
+    In a batch, a stage handles all questions at once; `seconds` is then the time of the whole batch. `usage` holds what the
+    stage reports of its cost, such as calls, tokens and failures.
     """
 
     stage: str
     seconds: float
     entered: int
-    left: int
+    results: tuple[Ranked, ...]
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """Number of documents that came out."""
+        return len(self.results)
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,11 @@ class Sentence:
     score: float | None
 
 
+def label(source: str, headings: Sequence[str]) -> str:
+    """Source and heading path on one line, without control characters, so that neither can pass for another passage."""
+    return " ".join("".join(c if c.isprintable() else " " for c in " > ".join((source, *headings))).split())
+
+
 @dataclass(frozen=True)
 class GroundedPassage:
     """A numbered passage as the generator sees it: `text` is made of exactly the slices `spans` of its source."""
@@ -64,8 +84,8 @@ class GroundedPassage:
 
     @property
     def label(self) -> str:
-        """The line above the passage in the prompt: source and heading path."""
-        return " > ".join((self.source, *self.headings))
+        """The line above the passage in the prompt: source and heading path, on one line whatever they contain."""
+        return label(self.source, self.headings)
 
 
 @dataclass(frozen=True)

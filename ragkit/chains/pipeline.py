@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from langchain_core.callbacks.manager import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import Field
 
-from ragkit.chains.context import GroundedContext, StageTrace
+from ragkit.chains.context import GroundedContext, Ranked, StageTrace
 from ragkit.chains.grounding import ground
-from ragkit.compressor import Compressor
+from ragkit.compressor import Compressor, Outcome
 from ragkit.corpus.filters import Filter
-from ragkit.documents.provenance import ensure_id, passage_text
+from ragkit.documents.provenance import SCORE_KEY, ensure_id, passage_text, reanchored
 from ragkit.documents.tokens import RegexTokenizer, Tokenizer, count_tokens
 from ragkit.errors import InputError
 from ragkit.pruners.base import Pruner
 from ragkit.retrievers.base import StoreRetriever
 from ragkit.retrievers.batched import BatchedRetriever, Results
+from ragkit.runs import Configs, Owner, arun_batch, run_batch
 from ragkit.store.store import Store
 
 
@@ -36,12 +36,13 @@ class _Run(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One stage as something that can be run on a batch."""
+    """One stage as something that answers a batch with outcomes."""
 
     name: str
-    runnable: Runnable[Any, Any]
-    options: dict[str, Any]
-    prunes: bool
+    run: Callable[[list[Any], list[RunnableConfig]], list[Outcome]]
+    arun: Callable[[list[Any], list[RunnableConfig]], Awaitable[list[Outcome]]]
+    prunes: bool = False
+    foreign: bool = False
 
 
 class Pipeline(BatchedRetriever):
@@ -96,12 +97,16 @@ class Pipeline(BatchedRetriever):
         max_passages: int | None = None,
         k: int | None = None,
         filter: Filter | None = None,
-        config: RunnableConfig | None = None,
+        config: Configs = None,
     ) -> list[GroundedContext]:
         """`ground` for many questions, each stage in one pass over all of them."""
-        arguments = self._arguments(questions, k, filter)
-        run = self._run(questions, [config or {}] * len(questions), *arguments) if questions else _Run([], [], [])
-        return self._ground(questions, run, max_tokens, max_passages)
+
+        def work(configs: list[RunnableConfig]) -> list[GroundedContext]:
+            arguments = self._arguments(questions, k, filter)
+            run = self._run(questions, configs, *arguments) if questions else _Run([], [], [])
+            return self._ground(questions, run, max_tokens, max_passages)
+
+        return run_batch(self._grounding, questions, config, work)
 
     async def aground(
         self,
@@ -114,34 +119,38 @@ class Pipeline(BatchedRetriever):
         config: RunnableConfig | None = None,
     ) -> GroundedContext:
         """Async form of `ground`."""
-        run = await self._arun([question], [config or {}], *self._arguments([question], k, filter))
-        return (await asyncio.to_thread(self._ground, [question], run, max_tokens, max_passages))[0]
 
-    def _retrieve(
-        self, queries: Sequence[str], managers: Sequence[CallbackManagerForRetrieverRun], k: int, filter: Filter | None
-    ) -> Results:
-        return self._run(queries, [{"callbacks": manager.get_child()} for manager in managers], k, filter).documents
+        async def work(configs: list[RunnableConfig]) -> list[GroundedContext]:
+            run = await self._arun([question], configs, *self._arguments([question], k, filter))
+            return await asyncio.to_thread(self._ground, [question], run, max_tokens, max_passages)
+
+        contexts: list[GroundedContext] = await arun_batch(self._grounding, [question], config, work)
+        return contexts[0]
+
+    @property
+    def _grounding(self) -> Owner:
+        return self._owner._replace(kind="chain", name=f"{self.get_name()}.ground", inheritable_metadata=None)
+
+    def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
+        return self._run(queries, configs, k, filter).documents
 
     async def _aretrieve(
-        self, queries: Sequence[str], managers: Sequence[AsyncCallbackManagerForRetrieverRun], k: int, filter: Filter | None
+        self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
     ) -> Results:
-        run = await self._arun(queries, [{"callbacks": manager.get_child()} for manager in managers], k, filter)
-        return run.documents
+        return (await self._arun(queries, configs, k, filter)).documents
 
-    def _run(self, queries: Sequence[str], configs: list[RunnableConfig], k: int, filter: Filter | None) -> _Run:
-        steps = self._steps(k, filter)
+    def _run(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> _Run:
         progress = _Progress(queries, k, self._corpus_size())
-        for step in steps:
+        for step in self._steps(k, filter):
             progress.enter(step)
-            progress.leave(step, step.runnable.batch(progress.inputs, configs, **step.options))
+            progress.leave(step, step.run(progress.inputs, list(configs)))
         return progress.finish()
 
-    async def _arun(self, queries: Sequence[str], configs: list[RunnableConfig], k: int, filter: Filter | None) -> _Run:
-        steps = self._steps(k, filter)
-        progress = _Progress(queries, k, self._corpus_size())
-        for step in steps:
+    async def _arun(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> _Run:
+        progress = _Progress(queries, k, await asyncio.to_thread(self._corpus_size))
+        for step in self._steps(k, filter):
             progress.enter(step)
-            progress.leave(step, await step.runnable.abatch(progress.inputs, configs, **step.options))
+            progress.leave(step, await step.arun(progress.inputs, list(configs)))
         return progress.finish()
 
     def _steps(self, k: int, filter: Filter | None) -> list[_Step]:
@@ -150,9 +159,7 @@ class Pipeline(BatchedRetriever):
             options = {"k": max(self.retriever.k, k), "filter": filter}
         elif filter:
             raise InputError(f"filter: {self.retriever.get_name()} takes none; filter inside it, or use a ragkit retriever")
-        stage = self.retriever.stage if isinstance(self.retriever, StoreRetriever) else self.retriever.get_name()
-        first = _Step(stage, self.retriever, options, prunes=False)
-        return [first, *(_Step(_name(stage), _runnable(stage), {}, isinstance(stage, Pruner)) for stage in self.stages)]
+        return [_retrieval(self.retriever, options), *map(_step, self.stages)]
 
     def _store(self) -> Store | None:
         if isinstance(self.retriever, Pipeline):
@@ -204,11 +211,15 @@ class _Progress:
             ]
         self._started = time.perf_counter()
 
-    def leave(self, step: _Step, results: Sequence[Sequence[Document]]) -> None:
+    def leave(self, step: _Step, outcomes: Sequence[Outcome]) -> None:
         seconds = time.perf_counter() - self._started
-        self._documents = [[ensure_id(document) for document in documents] for documents in results]
-        for trace, entered, documents in zip(self._traces, self._entered, self._documents, strict=True):
-            trace.append(StageTrace(step.name, seconds, entered, len(documents)))
+        results = [[ensure_id(document) for document in outcome.documents] for outcome in outcomes]
+        if step.foreign:
+            results = [_reanchor(before, after) for before, after in zip(self._documents, results, strict=True)]
+        self._documents = results
+        for trace, entered, documents, outcome in zip(self._traces, self._entered, results, outcomes, strict=True):
+            ranked = tuple(Ranked(str(document.id), document.metadata.get(SCORE_KEY)) for document in documents)
+            trace.append(StageTrace(step.name, seconds, entered, ranked, outcome.usage))
 
     def finish(self) -> _Run:
         if self._whole is None:
@@ -232,19 +243,38 @@ def _checked(stage: Any) -> BaseDocumentCompressor:
     return stage
 
 
-def _name(stage: BaseDocumentCompressor) -> str:
-    return getattr(stage, "stage", type(stage).__name__)
+def _reanchor(before: Sequence[Document], after: Sequence[Document]) -> list[Document]:
+    known = {document.id: document for document in before}
+    return [reanchored(known[document.id], document) if document.id in known else document for document in after]
 
 
-def _runnable(stage: BaseDocumentCompressor) -> Runnable[Any, Any]:
-    """The stage itself if it works in batches, else its LangChain interface, traced under its own name."""
+def _retrieval(retriever: BaseRetriever, options: dict[str, Any]) -> _Step:
+    def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
+        return [Outcome(documents) for documents in retriever.batch(queries, configs, **options)]
+
+    async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
+        return [Outcome(documents) for documents in await retriever.abatch(queries, configs, **options)]
+
+    return _Step(retriever.stage if isinstance(retriever, StoreRetriever) else retriever.get_name(), run, arun)
+
+
+def _step(stage: BaseDocumentCompressor) -> _Step:
+    """A compressor of ragkit's as it is; any other through LangChain's interface, traced under its own name."""
     if isinstance(stage, Compressor):
-        return stage
+        return _Step(getattr(stage, "stage", stage.get_name()), stage.outcomes, stage.aoutcomes, isinstance(stage, Pruner))
 
-    def run(value: dict[str, Any], config: RunnableConfig) -> list[Document]:
+    def compress(value: dict[str, Any], config: RunnableConfig) -> list[Document]:
         return list(stage.compress_documents(value["documents"], value["query"], config.get("callbacks")))
 
-    async def arun(value: dict[str, Any], config: RunnableConfig) -> list[Document]:
+    async def acompress(value: dict[str, Any], config: RunnableConfig) -> list[Document]:
         return list(await stage.acompress_documents(value["documents"], value["query"], config.get("callbacks")))
 
-    return RunnableLambda(run, arun, name=type(stage).__name__)
+    runnable = RunnableLambda(compress, acompress, name=type(stage).__name__)
+
+    def run(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
+        return [Outcome(documents) for documents in runnable.batch(inputs, configs)]
+
+    async def arun(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
+        return [Outcome(documents) for documents in await runnable.abatch(inputs, configs)]
+
+    return _Step(type(stage).__name__, run, arun, foreign=True)

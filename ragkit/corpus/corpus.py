@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,8 +22,8 @@ from langchain_core.documents import Document
 from numpy.typing import NDArray
 
 from ragkit.corpus.filters import Filter, compile_filter
-from ragkit.documents.provenance import KEY, Provenance, content_id, ensure_id, origin, passage_text, provenance
-from ragkit.errors import InputError, StoreError
+from ragkit.documents.provenance import KEY, SCORE_KEY, Provenance, content_id, ensure_id, origin, provenance
+from ragkit.errors import InputError, StaleSnapshotError, StoreError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS passages (
@@ -56,10 +56,23 @@ class Addition(NamedTuple):
     twin: int | None
 
 
+class Row(NamedTuple):
+    """A document as it is stored: `digest` is that of the indexed text, metadata and provenance are JSON."""
+
+    position: int
+    id: str
+    digest: str
+    source: str | None
+    text: str
+    metadata: str
+    provenance: str | None
+
+
 class Change(NamedTuple):
-    """What an upsert or delete means for the indexes, and the ids it touched in the order given."""
+    """What an upsert or delete touches: ids in the order given, rows to write, and what it means for the indexes."""
 
     ids: list[str]
+    rows: list[Row]
     additions: list[Addition]
     removed: list[int]
 
@@ -73,13 +86,6 @@ class SourceText(NamedTuple):
     text: str
 
 
-def indexed_text(document: Document) -> str:
-    """What indexes see of a passage: its text, preceded by the headings above it that the text does not already show."""
-    text = passage_text(document)
-    context = [heading for heading in provenance(document).headings if heading not in text]
-    return f"{' > '.join(context)}\n{text}" if context else text
-
-
 class Corpus:
     """Passages at one generation. Safe to read from several threads; write from one thread at a time.
 
@@ -87,15 +93,18 @@ class Corpus:
     opens the corpus at the generation it is about to publish.
     """
 
-    def __init__(self, path: Path | None, generation: int, *, create: bool = False) -> None:
-        """Open the database. Raises `StoreError` if it is missing or damaged."""
+    def __init__(self, path: Path | None, generation: int, *, writable: bool = False) -> None:
+        """Open the database; a writer opens it at the generation that it will write, and may create it.
+
+        Raises `StoreError` if it is missing or damaged, or if it does not hold the generation before (a reader: this one).
+        """
         self.path, self.generation = path, generation
         self._lock = threading.RLock()
         try:
             if path is None:
                 self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
             else:
-                mode = "rwc" if create else "rw"
+                mode = "rwc" if writable else "rw"
                 self._db = sqlite3.connect(
                     f"{path.absolute().as_uri()}?mode={mode}",
                     uri=True,
@@ -103,11 +112,14 @@ class Corpus:
                     check_same_thread=False,
                     isolation_level=None,
                 )
-            if path is None or create:
+            if path is None or writable:
                 self._db.executescript(_SCHEMA)
-            self._db.execute("SELECT 1 FROM passages LIMIT 1").fetchone()
+            written = self._counter("written")
+            self._check_readable()
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {path}: {error}; delete the index directory and index again") from error
+        if path is not None and written < generation - writable:
+            raise StoreError(f"{path} is older than the manifest beside it; restore both from one backup, or index again")
 
     def close(self) -> None:
         """Release the database; later reads fail."""
@@ -130,11 +142,9 @@ class Corpus:
                 f"WHERE position IN ({','.join(map(str, chunk))}) AND {self._live}"
             )
         }
-        missing = [position for position in wanted if position not in found]
+        missing = len(set(wanted) - found.keys())
         if missing:
-            raise StoreError(
-                f"{len(missing)} passages of generation {self.generation} have since been replaced; open the index again"
-            )
+            raise StoreError(f"{missing} passages that the indexes know are not in {self._name}; index again")
         return [_document(*found[position]) for position in wanted]
 
     def get(self, ids: Sequence[str]) -> list[Document]:
@@ -187,49 +197,34 @@ class Corpus:
 
         Of several documents with one id the last counts. Raises `InputError` for metadata that JSON cannot hold exactly.
         """
-        latest = {str(document.id): document for document in map(ensure_id, documents)}
-        for document in latest.values():
-            _row(document)
-        known = self._by_id(list(latest), "position, digest")
-        digests = {id_: _digest(document) for id_, document in latest.items()}
-        changed = [id_ for id_ in latest if id_ not in known or known[id_][1] != digests[id_]]
-        twins = self._twins([digests[id_] for id_ in changed])
-        first = self._reserve(len(changed))
-        additions = [Addition(first + n, indexed_text(latest[id_]), twins.get(digests[id_])) for n, id_ in enumerate(changed)]
-        return Change(list(latest), additions, [known[id_][0] for id_ in changed if id_ in known])
+        drafts = {draft.id: draft for draft in map(_draft, map(ensure_id, documents))}
+        known = self._by_id(list(drafts), "position, digest, source, text, metadata, provenance")
+        fresh = [draft for id_, draft in drafts.items() if id_ not in known or known[id_][1] != draft.digest]
+        twins = self._twins([draft.digest for draft in fresh])
+        first = self._reserve(len(fresh))
+        new = {draft.id: first + n for n, draft in enumerate(fresh)}
+        rows = []
+        for id_, draft in drafts.items():
+            position = new[id_] if id_ in new else known[id_][0]
+            if known.get(id_) != (position, *draft.stored[1:]):
+                rows.append(Row(position, *draft.stored))
+        return Change(
+            list(drafts),
+            rows,
+            [Addition(new[draft.id], draft.indexed, twins.get(draft.digest)) for draft in fresh],
+            [known[draft.id][0] for draft in fresh if draft.id in known],
+        )
 
-    def apply(self, documents: Sequence[Document], change: Change) -> bool:
-        """Write the documents under the positions that `plan` reserved. Returns whether anything differs now."""
-        latest = {str(document.id): document for document in map(ensure_id, documents)}
-        known = self._by_id(list(latest), "position, digest, text, metadata, provenance")
-        fresh = iter(change.additions)
-        differs = False
+    def apply(self, change: Change) -> None:
+        """Write what `plan` found to be different."""
         with self._transaction():
-            for id_, document in latest.items():
-                row = _row(document)
-                old = known.get(id_)
-                if old is not None and old[1:] == (row.digest, row.text, row.metadata, row.provenance):
-                    continue
-                differs = True
-                same_index = old is not None and old[1] == row.digest
-                position = old[0] if old is not None and same_index else next(fresh).position
-                if old is not None:
-                    self._retire("passages", "id", id_)
-                self._db.execute(
-                    "INSERT INTO passages (position, born, id, digest, source, text, metadata, provenance) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        position,
-                        self.generation,
-                        id_,
-                        row.digest,
-                        row.source,
-                        row.text,
-                        row.metadata,
-                        row.provenance,
-                    ),
-                )
-        return differs
+            for row in change.rows:
+                self._retire("passages", "id", row.id)
+            self._db.executemany(
+                "INSERT INTO passages (position, id, digest, source, text, metadata, provenance, born) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*row, self.generation) for row in change.rows],
+            )
 
     def delete(self, ids: Sequence[str]) -> Change:
         """Forget the passages with these ids; unknown ids are ignored."""
@@ -238,32 +233,37 @@ class Corpus:
         with self._transaction():
             for id_ in gone:
                 self._retire("passages", "id", id_)
-        return Change(gone, [], [known[id_][0] for id_ in gone])
+        return Change(gone, [], [], [known[id_][0] for id_ in gone])
 
-    def replace_sources(self, file: str, sources: Sequence[SourceText]) -> None:
-        """Make `sources` the sources of `file`, in place of those it had. No sources forgets the file."""
+    def replace_sources(self, sources: Mapping[str, Sequence[SourceText]]) -> None:
+        """For each file, make these its sources, in place of those it had. No sources forgets the file."""
         with self._transaction():
-            self._retire("sources", "file", file)
+            for file in sources:
+                self._retire("sources", "file", file)
             self._db.executemany(
-                "INSERT INTO sources (name, born, file, digest, text) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO sources (name, file, digest, text, born) VALUES (?, ?, ?, ?, ?)",
                 [
-                    (source.name, self.generation, file, source.digest, zlib.compress(source.text.encode("utf-8"), 3))
-                    for source in sources
+                    (source.name, file, source.digest, zlib.compress(source.text.encode("utf-8"), 3), self.generation)
+                    for file, its_sources in sources.items()
+                    for source in its_sources
                 ],
             )
+
+    def seal(self, oldest: int) -> None:
+        """Mark this generation as written whole, and remove rows that no reader at `oldest` or later can see."""
+        with self._transaction():
+            for table in ("passages", "sources"):
+                self._db.execute(f"DELETE FROM {table} WHERE died <= ?", (oldest,))
+            self._set("oldest", oldest)
+            self._set("written", self.generation)
 
     def discard_after(self, generation: int) -> None:
         """Undo what a writer of a later, never published generation left behind."""
         with self._transaction():
+            self._set("written", generation)
             for table in ("passages", "sources"):
                 self._db.execute(f"DELETE FROM {table} WHERE born > ?", (generation,))
                 self._db.execute(f"UPDATE {table} SET died = NULL WHERE died > ?", (generation,))
-
-    def purge(self, generation: int) -> None:
-        """Remove rows that no reader at `generation` or later can see."""
-        with self._transaction():
-            for table in ("passages", "sources"):
-                self._db.execute(f"DELETE FROM {table} WHERE died <= ?", (generation,))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -271,12 +271,27 @@ class Corpus:
     def _live(self) -> str:
         return f"(born <= {self.generation} AND (died IS NULL OR died > {self.generation}))"
 
+    @property
+    def _name(self) -> str:
+        return "the corpus" if self.path is None else str(self.path)
+
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
+            nested = self._db.in_transaction
             try:
+                if not nested:
+                    self._db.execute("BEGIN")  # the check and the query must see the same state
+                self._check_readable()
                 return self._db.execute(sql, parameters).fetchall()
-            except sqlite3.DatabaseError as error:
-                raise StoreError(f"cannot read {self.path or 'the corpus'}: {error}") from error
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot read {self._name}: {error}") from error
+            finally:
+                if not nested and self._db.in_transaction:
+                    self._db.execute("COMMIT")
+
+    def _check_readable(self) -> None:
+        if self._counter("oldest") > self.generation:
+            raise StaleSnapshotError(f"generation {self.generation} of {self._name} has been replaced; open the index again")
 
     def _positions(self, condition: str, parameters: Sequence[Any]) -> Positions:
         rows = self._rows(f"SELECT position FROM passages WHERE {self._live}{condition} ORDER BY position", parameters)
@@ -316,10 +331,16 @@ class Corpus:
 
     def _reserve(self, count: int) -> int:
         with self._transaction():
-            rows = self._db.execute("SELECT value FROM counters WHERE name = 'position'").fetchall()
-            first = int(rows[0][0]) if rows else 0
-            self._db.execute("INSERT OR REPLACE INTO counters VALUES ('position', ?)", (first + count,))
+            first = self._counter("position")
+            self._set("position", first + count)
         return first
+
+    def _counter(self, name: str) -> int:
+        rows = self._db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def _set(self, name: str, value: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, value))
 
     def _retire(self, table: str, column: str, value: str) -> None:
         self._db.execute(f"DELETE FROM {table} WHERE {column} = ? AND born = ?", (value, self.generation))
@@ -328,25 +349,36 @@ class Corpus:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot write {self._name}: {error}") from error
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
 
-class _Row(NamedTuple):
+class _Draft(NamedTuple):
+    """A document on its way into the corpus; the first six fields are stored."""
+
+    id: str
     digest: str
     source: str | None
     text: str
     metadata: str
     provenance: str | None
+    indexed: str
+
+    @property
+    def stored(self) -> tuple[str, str, str | None, str, str, str | None]:
+        return self[:6]
 
 
-def _row(document: Document) -> _Row:
-    text = passage_text(document)
+def _draft(document: Document) -> _Draft:
+    record = provenance(document)
+    text = document.page_content if record.passage is None else record.passage
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -354,19 +386,26 @@ def _row(document: Document) -> _Row:
             f"document {document.id!r}: page_content holds a lone surrogate at character {error.start}; "
             "decode the text with errors='replace'"
         ) from None
-    metadata = {key: value for key, value in document.metadata.items() if key != KEY}
-    record = origin(provenance(document))
-    return _Row(
-        _digest(document),
+    # a score that a stage gave is no metadata of the user's
+    ours = {KEY, SCORE_KEY} if record.stages else {KEY}
+    metadata = {key: value for key, value in document.metadata.items() if key not in ours}
+    indexed = _indexed_text(text, record.headings)
+    place = origin(record)
+    return _Draft(
+        str(document.id),
+        content_id(indexed),
         record.source,
         text,
         _exact_json(metadata, document.id),
-        None if record == Provenance() else json.dumps(record.to_json()),
+        None if place == Provenance() else json.dumps(place.to_json()),
+        indexed,
     )
 
 
-def _digest(document: Document) -> str:
-    return content_id(indexed_text(document))
+def _indexed_text(text: str, headings: Sequence[str]) -> str:
+    """What indexes see of a passage: its text, preceded by the headings above it that the text does not already show."""
+    context = [heading for heading in headings if heading not in text]
+    return f"{' > '.join(context)}\n{text}" if context else text
 
 
 def _exact_json(metadata: dict[str, Any], id_: str | None) -> str:
@@ -378,7 +417,7 @@ def _exact_json(metadata: dict[str, Any], id_: str | None) -> str:
         if not exact:
             raise InputError(
                 f"document {id_!r}: metadata field {field!r} ({type(value).__name__}) does not survive JSON; "
-                "convert it to strings, numbers, true/false, null, lists or mappings of them"
+                "convert it to strings, finite numbers, true/false, null, lists or mappings of them"
             )
     return json.dumps(metadata)
 

@@ -8,6 +8,8 @@ equals nothing, so `$ne`, `$nin` and `$not` let its passage through.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from ragkit.errors import InputError
 Filter = Mapping[str, Any]
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_NUMBER = "type IN ('integer', 'real')"
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_RANGES)
 
 
@@ -32,6 +35,13 @@ def compile_filter(filter: Filter) -> Condition:
     if not isinstance(filter, Mapping):
         raise InputError(f"filter must be a mapping such as {{'lang': 'en'}}, not {type(filter).__name__}")
     return _join(" AND ", "1", [_entry(key, value) for key, value in filter.items()])
+
+
+def both(first: Filter | None, second: Filter | None) -> Filter | None:
+    """The filter that lets through what both let through; None lets everything through."""
+    if first and second:
+        return {"$and": [first, second]}
+    return first or second or None
 
 
 def _entry(key: str, value: Any) -> Condition:
@@ -57,34 +67,45 @@ def _operator(field: str, operator: str, operand: Any) -> Condition:
     if operator in ("$in", "$nin"):
         if not isinstance(operand, list | tuple | set | frozenset):
             raise InputError(f"filter {field}: {operator} takes a list, got {type(operand).__name__}")
-        any_of = _join(" OR ", "0", [_equals(field, value) for value in operand])._replace(fields=[field])
+        any_of = _one_of(field, list(operand))
         return any_of if operator == "$in" else _negate(any_of)
     if operator in _RANGES:
         if isinstance(operand, bool) or not isinstance(operand, int | float | str):
             raise InputError(f"filter {field}: {operator} takes a number or a string, got {type(operand).__name__}")
-        return _holds(field, f"{_type_test(operand)} AND value {_RANGES[operator]} ?", [_bound(field, operand)])
+        kind = "type = 'text'" if isinstance(operand, str) else _NUMBER
+        return _holds(field, f"{kind} AND value {_RANGES[operator]} ?", [_bound(field, operand)])
     raise InputError(f"filter {field}: unknown operator {operator!r}; use one of {', '.join(_OPERATORS)}")
 
 
 def _equals(field: str, value: Any) -> Condition:
-    if value is None:
-        return _holds(field, "type = 'null'", [])
-    if isinstance(value, bool):
-        return _holds(field, f"type = '{'true' if value else 'false'}'", [])
-    if isinstance(value, int | float | str):
-        return _holds(field, f"{_type_test(value)} AND value = ?", [_bound(field, value)])
-    raise InputError(f"filter {field}: cannot compare with a {type(value).__name__}; use a string, number, true/false or null")
+    return _one_of(field, [value])
 
 
-def _type_test(value: float | str) -> str:
-    return "type = 'text'" if isinstance(value, str) else "type IN ('integer', 'real')"
+def _one_of(field: str, values: list[Any]) -> Condition:
+    """One look at the field, however many values there are: they are handed over as JSON lists, by type."""
+    tests, parameters = ["0"], []
+    texts = [value for value in values if isinstance(value, str)]
+    numbers = [_bound(field, value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    for kind, chosen in (("type = 'text'", texts), (_NUMBER, numbers)):
+        if chosen:
+            tests.append(f"{kind} AND value IN (SELECT value FROM json_each(?))")
+            parameters.append(json.dumps(chosen))
+    for constant, kind in ((None, "null"), (True, "true"), (False, "false")):
+        if any(value is constant for value in values):
+            tests.append(f"type = '{kind}'")
+    for value in values:
+        if not isinstance(value, int | float | str | None):
+            raise InputError(
+                f"filter {field}: cannot compare with a {type(value).__name__}; use a string, number, true/false or null"
+            )
+    return _holds(field, f"({' OR '.join(tests)})", parameters)
 
 
 def _bound(field: str, value: float | str) -> float | str:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise InputError(f"filter {field}: {value} does not fit into 64 bits")
-    if isinstance(value, float) and value != value:
-        raise InputError(f"filter {field}: NaN equals nothing; use a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"filter {field}: {value} cannot be compared; use a finite number")
     return value
 
 

@@ -55,6 +55,7 @@ def _walk(folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
+        seen.discard(real)  # so that it is listed
         yield folder
         return
     rules = [*rules[:-1], (folder, _ignore_file(folder)), rules[-1]]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from langchain_core.documents import Document
 
 from ragkit.documents.model import Mark, Unit
+from ragkit.documents.spans import join_spans
 from ragkit.errors import InputError
 
 KEY = "ragkit"
@@ -90,9 +91,36 @@ def _plain(value: Any) -> Any:
 
 
 def provenance(document: Document) -> Provenance:
-    """ragkit's view of a document; an empty one for a document that ragkit has not touched."""
+    """ragkit's view of a document; an empty one for a document that ragkit has not touched.
+
+    If somebody else has changed `page_content` since, what no longer fits it is left out: the document is then its own source.
+    """
     data = document.metadata.get(KEY)
-    return Provenance.from_json(data) if data else Provenance()
+    if not data:
+        return Provenance()
+    record = Provenance.from_json(data)
+    return record if _fits(record, document.page_content) else Provenance(headings=record.headings, stages=record.stages)
+
+
+def reanchored(before: Document, after: Document) -> Document:
+    """`after`, which somebody made of `before`, with its place in the source if its text is still a slice of the passage."""
+    whole, record = passage_text(before), provenance(before)
+    start = whole.find(after.page_content)
+    if before.page_content == after.page_content or start < 0:
+        return after
+    end = start + len(after.page_content)
+    units = record.units and tuple(
+        Unit(max(unit.start, start), min(unit.end, end), unit.kind)
+        for unit in record.units
+        if unit.start < end and unit.end > start
+    )
+    return with_provenance(after, record, passage=whole, spans=((start, end),), units=units, unit_scores=None)
+
+
+def _fits(record: Provenance, text: str) -> bool:
+    if record.spans is not None:
+        return record.passage is not None and join_spans(record.passage, record.spans) == text
+    return record.end is None or record.end - record.start == len(text)
 
 
 def with_provenance(document: Document, record: Provenance, **changes: Any) -> Document:

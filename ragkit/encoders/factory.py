@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from langchain_core.embeddings import Embeddings
@@ -20,7 +21,9 @@ def as_encoder(value: EncoderLike = None) -> Encoder:
 
     Raises `InputError` for anything else.
     """
-    if value is None or isinstance(value, str | Path):
+    if value is None:
+        return _default()
+    if isinstance(value, str | Path):
         return DenseEncoder(value)
     if isinstance(value, Embeddings):
         return EmbeddingsEncoder(value)
@@ -28,3 +31,9 @@ def as_encoder(value: EncoderLike = None) -> Encoder:
     if all(hasattr(type(value), method) for method in ("encode_queries", "aencode_queries", "encode_documents")):
         return value
     raise InputError(f"encoder: {type(value).__name__} is neither an encoder, LangChain embeddings, nor a model's name")
+
+
+@cache
+def _default() -> DenseEncoder:
+    """One for the whole process: index, retriever and pruner then share the loaded weights."""
+    return DenseEncoder()

@@ -17,7 +17,7 @@ from ragkit.encoders.factory import as_encoder
 from ragkit.encoders.lexical import Analyzer, Vocabulary
 from ragkit.indexes.base import Scores
 from ragkit.indexes.bm25 import BM25Index
-from ragkit.pruners.base import Pruner
+from ragkit.pruners.base import Judgement, Pruner
 
 
 class ExtractivePruner(Pruner):
@@ -37,8 +37,8 @@ class ExtractivePruner(Pruner):
 
     _encoder: Encoder | None = PrivateAttr(default=None)
 
-    def score_units(self, tasks: Sequence[Task], units: Sequence[Sequence[Sequence[Unit]]]) -> list[list[Scores]]:
-        """See `Pruner.score_units`."""
+    def judge(self, tasks: Sequence[Task], units: Sequence[Sequence[Sequence[Unit]]]) -> list[list[Judgement]]:
+        """See `Pruner.judge`."""
         texts = [
             [
                 passage_text(document)[unit.start : unit.end]
@@ -50,17 +50,16 @@ class ExtractivePruner(Pruner):
         queries = [task.query for task in tasks]
         scorers = {"dense": [self._by_encoder], "bm25": [self._by_bm25], "hybrid": [self._by_encoder, self._by_bm25]}
         kinds = [scorer(queries, texts) for scorer in scorers[self.scorer]]
-        return [
-            np.split(
-                np.mean([_share_of_best(scores) for scores in of_each_kind], axis=0),
-                np.cumsum([len(its_units) for its_units in task_units])[:-1],
-            )
-            for *of_each_kind, task_units in zip(*kinds, units, strict=True)
-        ]
+        judged = []
+        for *of_each_kind, task_units in zip(*kinds, units, strict=True):
+            scores = np.mean([_share_of_best(scores) for scores in of_each_kind], axis=0)
+            ends = np.cumsum([len(its_units) for its_units in task_units])[:-1]
+            judged.append([Judgement(its_scores) for its_scores in np.split(scores, ends)])
+        return judged
 
-    def select(self, scores: Sequence[Scores]) -> list[NDArray[np.bool_]]:
+    def select(self, task: Task, units: Sequence[Sequence[Unit]], judgements: Sequence[Judgement]) -> list[NDArray[np.bool_]]:
         """See `Pruner.select`. If no sentence resembles the question at all, nothing is kept."""
-        return [(its_scores >= self.threshold) & (its_scores > 0) for its_scores in scores]
+        return [(judgement.units >= self.threshold) & (judgement.units > 0) for judgement in judgements]
 
     def _by_encoder(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Scores]:
         if self._encoder is None:

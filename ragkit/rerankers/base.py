@@ -7,10 +7,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from langchain_core.documents import Document
 from pydantic import Field
 
-from ragkit.compressor import Compressor, Task
+from ragkit.compressor import Compressor, Outcome, Task
 from ragkit.documents.provenance import StageResult, with_stages
 from ragkit.indexes.base import Scores
 
@@ -32,25 +31,27 @@ class Reranker(Compressor):
     def scores(self, tasks: Sequence[Task]) -> list[Scores]:
         """For each question one score per document, higher is better."""
 
-    def process(self, tasks: Sequence[Task]) -> list[list[Document]]:
+    def process(self, tasks: Sequence[Task]) -> list[Outcome]:
         """See `Compressor.process`.
 
-        A question whose scores are not one finite number per document keeps its previous order, with a warning.
+        A question whose scores are not one finite number per document keeps its previous order; this is logged, and counted
+        as `failures` in its usage.
         """
         busy = [task for task in tasks if task.documents]
         scores = self.scores(busy) if busy else []
         answers = iter([self._reorder(task, its_scores) for task, its_scores in zip(busy, scores, strict=True)])
-        return [next(answers) if task.documents else [] for task in tasks]
+        return [next(answers) if task.documents else Outcome([]) for task in tasks]
 
-    def _reorder(self, task: Task, scores: Scores) -> list[Document]:
+    def _reorder(self, task: Task, scores: Scores) -> Outcome:
         if len(scores) != len(task.documents) or not np.isfinite(scores).all():
             problem = "%s did not give one finite score per document; kept the previous order for %r"
             _log.warning(problem, type(self).__name__, task.query)
-            ordered = [with_stages(doc, StageResult(self.stage, None, rank)) for rank, doc in enumerate(task.documents, 1)]
-        else:
-            order = np.argsort(-scores, kind="stable")
-            ordered = [
+            kept = [with_stages(doc, StageResult(self.stage, None, rank)) for rank, doc in enumerate(task.documents, 1)]
+            return Outcome(kept[: self.top_k], {"failures": 1})
+        order = np.argsort(-scores, kind="stable")[: self.top_k]
+        return Outcome(
+            [
                 with_stages(task.documents[at], StageResult(self.stage, float(scores[at]), rank))
                 for rank, at in enumerate(order, 1)
             ]
-        return ordered[: self.top_k]
+        )

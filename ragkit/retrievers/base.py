@@ -8,16 +8,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from langchain_core.callbacks.manager import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.indexing.base import DeleteResponse, DocumentIndex, UpsertResponse
+from langchain_core.runnables import RunnableConfig
 
 from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import StageResult, with_stages
-from ragkit.errors import InputError
-from ragkit.indexes.base import Positions, Ranking, empty_ranking
+from ragkit.errors import InputError, StaleSnapshotError
+from ragkit.indexes.base import Ranking, empty_ranking
 from ragkit.retrievers.batched import BatchedRetriever, Results
-from ragkit.store.store import Snapshot, Store
+from ragkit.store.snapshot import Snapshot
+from ragkit.store.store import Store
 from ragkit.store.text_index import TextIndex
 
 
@@ -47,11 +48,11 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
         return None
 
     @abstractmethod
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
-        """Positions and scores for each question, at most `k`."""
+    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+        """Positions and scores for each question, at most `k`. The retriever's own filter is already part of `filter`."""
 
     @abstractmethod
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """Like `rank`, without blocking the event loop."""
 
     @classmethod
@@ -111,31 +112,37 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """Documents by id, as they were given; unknown ids are left out."""
-        return self.store.snapshot.corpus.get(ids)
+        return self.store.snapshot.get(ids)
 
-    def _retrieve(
-        self, queries: Sequence[str], managers: Sequence[CallbackManagerForRetrieverRun], k: int, filter: Filter | None
-    ) -> Results:
-        snapshot = self.store.snapshot
+    def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
         asked = [query for query in queries if query.strip()]
-        ranked = self.rank(snapshot, asked, k, _allowed(snapshot, filter)) if asked else []
-        return self._materialise(snapshot, queries, ranked)
+        try:
+            snapshot = self.store.snapshot
+            return self._materialise(snapshot, queries, self.rank(snapshot, asked, k, filter) if asked else [])
+        except StaleSnapshotError:
+            if not self.store.refresh():
+                raise
+            return self._retrieve(queries, configs, k, filter)
 
     async def _aretrieve(
-        self, queries: Sequence[str], managers: Sequence[AsyncCallbackManagerForRetrieverRun], k: int, filter: Filter | None
+        self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
     ) -> Results:
-        snapshot = self.store.snapshot
         asked = [query for query in queries if query.strip()]
-        allowed = await asyncio.to_thread(_allowed, snapshot, filter)
-        ranked = await self.arank(snapshot, asked, k, allowed) if asked else []
-        return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
+        try:
+            snapshot = self.store.snapshot
+            ranked = await self.arank(snapshot, asked, k, filter) if asked else []
+            return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
+        except StaleSnapshotError:
+            if not await asyncio.to_thread(self.store.refresh):
+                raise
+            return await self._aretrieve(queries, configs, k, filter)
 
     def _materialise(self, snapshot: Snapshot, queries: Sequence[str], ranked: Sequence[Ranked]) -> Results:
         """Rankings to documents, with one look-up for all questions; a blank question has no hits."""
         answers = iter(ranked)
         per_query = [next(answers) if query.strip() else Ranked(empty_ranking(), {}) for query in queries]
         positions = dict.fromkeys(int(p) for answer in per_query for p in answer.ranking.positions)
-        found = dict(zip(positions, snapshot.corpus.documents(positions), strict=True))
+        found = dict(zip(positions, snapshot.documents(positions), strict=True))
         return [self._documents(answer, found) for answer in per_query]
 
     def _documents(self, answer: Ranked, found: dict[int, Document]) -> list[Document]:
@@ -152,7 +159,3 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
             ]
             documents.append(with_stages(found[int(position)], *earlier, StageResult(self.stage, float(score), rank)))
         return documents
-
-
-def _allowed(snapshot: Snapshot, filter: Filter | None) -> Positions | None:
-    return snapshot.corpus.allowed(filter) if filter else None

@@ -9,13 +9,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ragkit.corpus.filters import Filter, both
 from ragkit.encoders.factory import EncoderLike
-from ragkit.indexes.base import Positions, Ranking
+from ragkit.indexes.base import Ranking
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.bm25 import BM25Retriever
 from ragkit.retrievers.dense import DenseRetriever
 from ragkit.retrievers.fusion import Normaliser, convex_combination, reciprocal_rank_fusion
-from ragkit.store.store import Snapshot
+from ragkit.store.snapshot import Snapshot
 from ragkit.store.text_index import TextIndex
 
 
@@ -26,7 +27,8 @@ class HybridRetriever(StoreRetriever):
     """
 
     retrievers: list[StoreRetriever] = []
-    """What to fuse, all over one store; empty means BM25 and dense retrieval over `store`. Their own `k` does not matter here."""
+    """What to fuse, all over one store; empty means BM25 and dense retrieval over `store`. Their own `k` does not matter here;
+    their filters do."""
     weights: list[float] | None = None
     """One non-negative weight per retriever; None means equal weights."""
     fusion: Literal["convex", "rrf"] = "convex"
@@ -72,18 +74,21 @@ class HybridRetriever(StoreRetriever):
         """See `StoreRetriever.indexes`."""
         return {**BM25Retriever.indexes(**bm25), **DenseRetriever.indexes(encoder=encoder, index_kind=index_kind)}
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         depth = max(self.depth, k)
-        with ThreadPoolExecutor(len(self.retrievers)) as pool:
-            answers = list(pool.map(lambda retriever: retriever.rank(snapshot, queries, depth, allowed), self.retrievers))
-        return self._fuse_all(answers, k)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+        def ask(retriever: StoreRetriever) -> list[Ranked]:
+            return retriever.rank(snapshot, queries, depth, both(retriever.filter, filter))
+
+        with ThreadPoolExecutor(len(self.retrievers)) as pool:
+            return self._fuse_all(list(pool.map(ask, self.retrievers)), k)
+
+    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         depth = max(self.depth, k)
-        answers = await asyncio.gather(*(retriever.arank(snapshot, queries, depth, allowed) for retriever in self.retrievers))
-        return self._fuse_all(answers, k)
+        asked = [retriever.arank(snapshot, queries, depth, both(retriever.filter, filter)) for retriever in self.retrievers]
+        return self._fuse_all(await asyncio.gather(*asked), k)
 
     def _fuse_all(self, answers: Sequence[Sequence[Ranked]], k: int) -> list[Ranked]:
         fused = []

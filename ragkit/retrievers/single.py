@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragkit.indexes.base import Positions
+from ragkit.corpus.filters import Filter
 from ragkit.retrievers.base import Ranked, StoreRetriever
-from ragkit.store.store import Snapshot
+from ragkit.store.snapshot import Snapshot
 
 
 class IndexRetriever(StoreRetriever):
@@ -20,11 +20,10 @@ class IndexRetriever(StoreRetriever):
         """See `StoreRetriever.stage`."""
         return self.index_name
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
-        return [Ranked(ranking, {}) for ranking in snapshot.index(self.index_name).search(queries, k, allowed)]
+        return [Ranked(ranking, {}) for ranking in snapshot.search(self.index_name, queries, k, filter)]
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, allowed: Positions | None) -> list[Ranked]:
+    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
-        rankings = await snapshot.index(self.index_name).asearch(queries, k, allowed)
-        return [Ranked(ranking, {}) for ranking in rankings]
+        return [Ranked(ranking, {}) for ranking in await snapshot.asearch(self.index_name, queries, k, filter)]

@@ -16,7 +16,8 @@ from ragkit.documents.loaders import UnreadableFile, find_files, load_bytes, rea
 from ragkit.documents.model import Skipped
 from ragkit.documents.split import split
 from ragkit.documents.tokens import Tokenizer
-from ragkit.store.store import Draft, Store
+from ragkit.store.draft import Draft
+from ragkit.store.store import Store
 
 _BATCH = 512
 FileProgress = Callable[[int, int], None]
@@ -88,10 +89,11 @@ def index_paths(
             if progress:
                 progress(done, len(files))
             run.read(file)
-        run.flush()
-        for file in run.known.keys() - set(files):
-            if any(_below(file, root) for root in roots):
+        closed = [skipped.path for skipped in run.report.skipped if os.path.isdir(skipped.path)]
+        for file in sorted(run.known.keys() - set(files)):
+            if any(_below(file, root) for root in roots) and not any(_below(file, folder) for folder in closed):
                 run.forget(file)
+        run.finish()
         run.report.passages = len(draft.corpus)
     if progress:
         progress(len(files), len(files))
@@ -107,6 +109,8 @@ class _Run:
         self.known = draft.corpus.file_digests()
         self.report = IndexReport()
         self._queue: list[Document] = []
+        self._sources: dict[str, list[SourceText]] = {}
+        self._gone: list[str] = []
 
     def read(self, file: str) -> None:
         try:
@@ -142,10 +146,10 @@ class _Run:
     def forget(self, file: str) -> None:
         self._replace(file, [], [])
 
-    def flush(self) -> None:
-        if self._queue:
-            self.draft.upsert(self._queue)
-            self._queue = []
+    def finish(self) -> None:
+        self._flush()
+        # last, so that an unchanged text under a new id could take over the vector of the old one
+        self.draft.delete(self._gone)
 
     def _replace(self, file: str, documents: list[Document], sources: list[SourceText]) -> None:
         before = self.draft.corpus.ids_of_file(file) if file in self.known else []
@@ -155,13 +159,17 @@ class _Run:
         self.report.updated += min(fresh, len(gone))
         self.report.added += max(0, fresh - len(gone))
         self.report.deleted += max(0, len(gone) - fresh)
-        self.draft.replace_sources(file, sources)
+        self._gone += gone
+        self._sources[file] = sources
         self._queue += documents
-        # encoded first, so that an unchanged text under a new id can take over the vector of the old one
-        if gone or len(self._queue) >= _BATCH:
-            self.flush()
-        if gone:
-            self.draft.delete(gone)
+        if len(self._queue) >= _BATCH or len(self._sources) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        for start in range(0, len(self._queue), _BATCH):
+            self.draft.upsert(self._queue[start : start + _BATCH])
+        self.draft.replace_sources(self._sources)
+        self._queue, self._sources = [], {}
 
     def _skip(self, file: str, reason: str, *, gone: bool = False) -> None:
         """Report a file; the passages it had stay unless its text is `gone`."""

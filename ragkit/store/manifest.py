@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +81,45 @@ def publish(directory: Path, manifest: Manifest) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, directory / NAME)
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
-def seal(directory: Path, root: Path) -> dict[str, FileRecord]:
-    """Sync every file below `directory` to disk and return their records, by path relative to `root`."""
+def seal(directory: Path, root: Path, previous: Manifest) -> dict[str, FileRecord]:
+    """Sync every file below `directory` to disk and return their records, by path relative to `root`.
+
+    A file that is a hard link to one that `previous` names is known already and not read again.
+    """
+    known = {}
+    for name, record in previous.files.items():
+        try:
+            known[(root / name).stat().st_ino] = record
+        except OSError:
+            continue
     records = {}
     for path in sorted(directory.rglob("*")):
         if path.is_dir():
-            _sync_directory(path)
+            sync_directory(path)
+            continue
+        status = path.stat()
+        name = path.relative_to(root).as_posix()
+        if status.st_nlink > 1 and status.st_ino in known:
+            records[name] = known[status.st_ino]
             continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        records[path.relative_to(root).as_posix()] = FileRecord(bytes=path.stat().st_size, blake2b=_digest(path))
-    _sync_directory(directory)
+        records[name] = FileRecord(bytes=status.st_size, blake2b=_digest(path))
+    sync_directory(directory)
+    sync_directory(directory.parent)
     return records
+
+
+def link_files(old: Path, new: Path) -> bool:
+    """Give `new` hard links to all files of the folder `old`; returns whether the file system lets us."""
+    try:
+        shutil.copytree(old, new, copy_function=os.link)
+    except OSError:
+        return False
+    return True
 
 
 def _digest(path: Path) -> str:
@@ -102,7 +127,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
     if os.name == "nt":  # Windows cannot open a directory, and needs no sync for a rename
         return
     handle = os.open(directory, os.O_RDONLY)

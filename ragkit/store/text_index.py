@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -20,6 +20,9 @@ _VOCABULARY = "vocabulary.json"
 
 class TextIndex(Protocol):
     """An index over texts. `prepare` does the slow, fallible part (encoding); `add` then cannot fail half-way."""
+
+    kind: str
+    """What a manifest calls this class."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,13 +55,21 @@ class TextIndex(Protocol):
         """Write into an existing, empty directory."""
         ...
 
-    def load(self, directory: Path, settings: dict[str, Any], *, writable: bool = False) -> Self:
-        """Read what `save` wrote. Raises `StoreError` if it was built with settings that this index cannot serve."""
+    @classmethod
+    def load(
+        cls, directory: Path, settings: Mapping[str, Any], encoder: Callable[[], Encoder], *, writable: bool = False
+    ) -> Self:
+        """Read what `save` wrote. `encoder` gives the encoder of this index, for kinds that have one.
+
+        Raises `StoreError` if the index was built with another encoder.
+        """
         ...
 
 
 class LexicalIndex:
     """BM25 over analysed text."""
+
+    kind = "lexical"
 
     def __init__(
         self, analyzer: Analyzer | None = None, index: BM25Index | None = None, vocabulary: Vocabulary | None = None
@@ -102,9 +113,12 @@ class LexicalIndex:
         self.index.save(directory)
         self.vocabulary.save(directory / _VOCABULARY)
 
-    def load(self, directory: Path, settings: dict[str, Any], *, writable: bool = False) -> Self:
-        """See `TextIndex.load`; the settings on disk win, since they alone fit the postings."""
-        return type(self)(
+    @classmethod
+    def load(
+        cls, directory: Path, settings: Mapping[str, Any], encoder: Callable[[], Encoder], *, writable: bool = False
+    ) -> Self:
+        """See `TextIndex.load`."""
+        return cls(
             Analyzer.from_fingerprint(settings["analyzer"]),
             BM25Index.load(directory, writable=writable),
             Vocabulary.load(directory / _VOCABULARY),
@@ -114,17 +128,19 @@ class LexicalIndex:
 class DenseIndex:
     """Vectors of a dense encoder in faiss."""
 
-    def __init__(self, encoder: Encoder, kind: Literal["flat", "ivf"] = "flat", index: Any = None) -> None:
-        """`kind` is "flat" (exact) or "ivf" (approximate, faster above some 100k passages)."""
+    kind = "dense"
+
+    def __init__(self, encoder: Encoder, vectors: Literal["flat", "ivf"] = "flat", index: Any = None) -> None:
+        """`vectors` is "flat" (exact) or "ivf" (approximate, faster above some 100k passages)."""
         from ragkit.indexes.dense import FaissIndex
 
-        self.encoder, self.kind = encoder, kind
-        self.index: FaissIndex = index if index is not None else FaissIndex(encoder.dimension, kind)
+        self.encoder, self.vectors = encoder, vectors
+        self.index: FaissIndex = index if index is not None else FaissIndex(encoder.dimension, vectors)
 
     @property
     def settings(self) -> dict[str, Any]:
         """See `TextIndex.settings`."""
-        return {"encoder": dict(self.encoder.fingerprint), "kind": self.kind}
+        return {"encoder": dict(self.encoder.fingerprint), "vectors": self.vectors}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -162,15 +178,23 @@ class DenseIndex:
         """See `TextIndex.save`."""
         self.index.save(directory)
 
-    def load(self, directory: Path, settings: dict[str, Any], *, writable: bool = False) -> Self:
-        """See `TextIndex.load`; refuses an index whose vectors another encoder made."""
+    @classmethod
+    def load(
+        cls, directory: Path, settings: Mapping[str, Any], encoder: Callable[[], Encoder], *, writable: bool = False
+    ) -> Self:
+        """See `TextIndex.load`."""
         from ragkit.indexes.dense import FaissIndex
 
-        built, given = settings["encoder"], dict(self.encoder.fingerprint)
+        own = encoder()
+        built, given = settings["encoder"], dict(own.fingerprint)
         if built != given:
             differing = sorted(key for key in built.keys() | given.keys() if built.get(key) != given.get(key))
             raise StoreError(
                 f"this index was built with encoder {built.get('model')!r}, not {given.get('model')!r} "
                 f"(different: {', '.join(differing)}); open it with that encoder, or index again"
             )
-        return type(self)(self.encoder, settings["kind"], FaissIndex.load(directory, writable=writable))
+        return cls(own, settings["vectors"], FaissIndex.load(directory, writable=writable))
+
+
+KINDS: dict[str, type[TextIndex]] = {LexicalIndex.kind: LexicalIndex, DenseIndex.kind: DenseIndex}
+"""Every kind of index that a directory may hold, by the name that its manifest has for it."""

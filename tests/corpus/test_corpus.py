@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from ragkit.corpus.corpus import Corpus, SourceText
-from ragkit.documents.provenance import Provenance, with_provenance
-from ragkit.errors import InputError, StoreError
+from ragkit.documents.provenance import Provenance, StageResult, with_provenance, with_stages
+from ragkit.errors import InputError, StaleSnapshotError, StoreError
 
 
 def upsert(corpus: Corpus, *documents: Document) -> list[int]:
     change = corpus.plan(documents)
-    corpus.apply(documents, change)
+    corpus.apply(change)
     return [addition.position for addition in change.additions]
 
 
@@ -44,7 +44,7 @@ def test_generations_behave_like_copies_of_a_dictionary(operations: list[tuple[A
         published: dict[str, tuple[str, int]] = {}
         draft = dict(published)
         generation = 0
-        writer = Corpus(path, 1, create=True)
+        writer = Corpus(path, 1, writable=True)
         used: set[int] = set()
         for operation, *arguments in operations:
             if operation == "upsert":
@@ -58,13 +58,15 @@ def test_generations_behave_like_copies_of_a_dictionary(operations: list[tuple[A
                 draft.pop(arguments[0], None)
             else:
                 if operation == "publish":
+                    writer.seal(generation)
                     generation += 1
                     published = dict(draft)
-                    writer.purge(generation - 1)
                 writer.close()
-                writer = Corpus(path, generation + 1)
+                writer = Corpus(path, generation + 1, writable=True)
                 writer.discard_after(generation)
                 draft = dict(published)
+            if not generation:
+                continue
             reader = Corpus(path, generation)
             for corpus, expected in ((reader, published), (writer, draft)):
                 found = corpus.get(["a", "b", "c"])
@@ -87,7 +89,7 @@ def test_nothing_differs_when_the_same_documents_come_again() -> None:
     corpus = Corpus(None, 1)
     documents = [doc("a", "text", year=1), doc(None, "other")]
     upsert(corpus, *documents)
-    assert corpus.apply(documents, corpus.plan(documents)) is False
+    assert corpus.plan(documents).rows == []
 
 
 def test_same_text_is_reported_as_a_twin() -> None:
@@ -136,16 +138,56 @@ def test_provenance_keeps_the_origin_and_drops_what_stages_did() -> None:
     assert stored.metadata["ragkit"] == {"source": "file.md", "start": 10, "headings": ["A"]}
 
 
-def test_missing_position_asks_to_open_again() -> None:
-    with pytest.raises(StoreError, match="open the index again"):
+def test_missing_position_is_an_error() -> None:
+    with pytest.raises(StoreError, match="1 passages that the indexes know are not in"):
         Corpus(None, 1).documents([3])
+
+
+def test_a_reader_of_a_generation_that_is_gone_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.sqlite"
+    for generation in (1, 2, 3):
+        writer = Corpus(path, generation, writable=True)
+        upsert(writer, doc("a", f"text {generation}"))
+        writer.seal(generation - 1)
+        writer.close()
+        if generation == 1:
+            reader = Corpus(path, 1)
+        if generation < 3:
+            assert reader.get(["a"])[0].page_content == "text 1"
+    for read in (lambda: reader.get(["a"]), lambda: len(reader), lambda: reader.allowed({}), lambda: reader.sources()):
+        with pytest.raises(StaleSnapshotError, match="open the index again"):
+            read()
+    with pytest.raises(StaleSnapshotError):
+        Corpus(path, 1)
+    with pytest.raises(StoreError, match="older than the manifest"):
+        Corpus(path, 9)
+
+
+def test_scores_of_stages_are_not_taken_for_metadata() -> None:
+    corpus = Corpus(None, 1)
+    upsert(corpus, doc("a", "text", n=1))
+    hit = with_stages(corpus.get(["a"])[0], StageResult("bm25", 0.5, 1))
+    assert hit.metadata["relevance_score"] == 0.5
+    assert corpus.plan([hit]).rows == []
+    upsert(corpus, doc("b", "text", relevance_score=3))
+    assert corpus.get(["b"])[0].metadata == {"relevance_score": 3}
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path / "corpus.sqlite", 1, writable=True)
+    corpus._db.execute("PRAGMA max_page_count = 30")
+    with pytest.raises(StoreError, match=r"cannot write .*full"):
+        upsert(corpus, doc("a", "x" * 10**6))
+    assert len(corpus) == 0
+    upsert(corpus, doc("a", "small"))
+    assert len(corpus) == 1
 
 
 def test_sources_are_replaced_per_file() -> None:
     corpus = Corpus(None, 1)
-    corpus.replace_sources("f", [SourceText("f#1", "f", "d1", "ä\r\n"), SourceText("f#2", "f", "d1", "two")])
+    corpus.replace_sources({"f": [SourceText("f#1", "f", "d1", "ä\r\n"), SourceText("f#2", "f", "d1", "two")]})
     assert corpus.source_text("f#1") == "ä\r\n"
-    corpus.replace_sources("f", [SourceText("f#2", "f", "d2", "new")])
+    corpus.replace_sources({"f": [SourceText("f#2", "f", "d2", "new")]})
     assert corpus.source_text("f#1") is None
     assert corpus.sources() == ["f#2"]
     assert corpus.file_digests() == {"f": "d2"}

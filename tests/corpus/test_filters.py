@@ -86,7 +86,7 @@ def operation(have: Any, operator: str, operand: Any) -> bool:
 def corpus_of(*metadatas: dict[str, Any]) -> Corpus:
     corpus = Corpus(None, 1)
     documents = [Document(id=str(n), page_content=f"text {n}", metadata=meta) for n, meta in enumerate(metadatas)]
-    corpus.apply(documents, corpus.plan(documents))
+    corpus.apply(corpus.plan(documents))
     return corpus
 
 
@@ -111,7 +111,9 @@ def test_filter_equals_plain_reading(metadatas: list[dict[str, Any]], filter: di
         ({"a": [1]}, "list"),
         ({"$and": {"a": 1}}, "$and"),
         ({"a": 2**70}, "64 bits"),
-        ({"a": float("nan")}, "NaN"),
+        ({"a": float("nan")}, "finite"),
+        ({"a": {"$in": [1, float("inf")]}}, "finite"),
+        ({"a": {"$in": [[1]]}}, "list"),
         ("a=1", "mapping"),
     ],
 )
@@ -128,3 +130,9 @@ def test_unknown_field_lists_the_known_ones() -> None:
 
 def test_any_field_is_fine_in_an_empty_corpus() -> None:
     assert corpus_of().allowed({"nope": 1}).tolist() == []
+
+
+def test_thousands_of_values() -> None:
+    corpus = corpus_of({"a": 7}, {"a": "7"}, {"a": 70_000}, {"b": 1})
+    assert corpus.allowed({"a": {"$in": list(range(5_000))}}).tolist() == [0]
+    assert corpus.allowed({"a": {"$nin": [str(n) for n in range(5_000)]}}).tolist() == [0, 2, 3]

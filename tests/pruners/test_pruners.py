@@ -25,7 +25,7 @@ from ragkit.documents.provenance import StageResult, with_stages
 from ragkit.documents.sentences import units_of
 from ragkit.documents.split import split
 from ragkit.documents.tokens import RegexTokenizer
-from ragkit.pruners.base import Pruner
+from ragkit.pruners.base import Judgement, Pruner
 
 WORDS = ["apple", "pear", "plum", "fig", "日本", "😀", "naïve", "x" * 30]
 PIECES = [
@@ -74,17 +74,17 @@ class Canned(BaseRetriever):
 class Marked(Pruner):
     """Keeps the units that hold the question; a unit scores by how often they do."""
 
-    def score_units(self, tasks: Sequence[Task], units: Sequence[Sequence[Sequence[Unit]]]) -> list[list[Any]]:
+    def judge(self, tasks: Sequence[Task], units: Sequence[Sequence[Sequence[Unit]]]) -> list[list[Any]]:
         return [
             [
-                np.array([float(whole(document)[unit.start : unit.end].count(task.query)) for unit in its_units])
+                Judgement(np.array([float(whole(document)[unit.start : unit.end].count(task.query)) for unit in its_units]))
                 for document, its_units in zip(task.documents, task_units, strict=True)
             ]
             for task, task_units in zip(tasks, units, strict=True)
         ]
 
-    def select(self, scores: Sequence[Any]) -> list[Any]:
-        return [its_scores > 0 for its_scores in scores]
+    def select(self, task: Task, units: Any, judgements: Sequence[Judgement]) -> list[Any]:
+        return [judgement.units > 0 for judgement in judgements]
 
 
 def whole(document: Document) -> str:

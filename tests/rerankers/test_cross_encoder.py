@@ -16,7 +16,6 @@ import pytest
 from langchain_core.documents import Document
 
 from ragkit import CrossEncoderReranker, InputError, provenance
-from ragkit.compressor import Task
 from ragkit.errors import RagkitError
 from ragkit.rerankers.pair_model import PairModel
 
@@ -298,7 +297,7 @@ def test_a_pruned_passage_is_judged_whole(models: Any) -> None:
     from ragkit.documents.provenance import Provenance, with_provenance
 
     whole = text(12, "whole")
-    pruned = with_provenance(Document(id="0", page_content="w1"), Provenance(), passage=whole, spans=((0, 2),))
+    pruned = with_provenance(Document(id="0", page_content=whole[:2]), Provenance(), passage=whole, spans=((0, 2),))
     reranker = CrossEncoderReranker(model=models("bert"))
     (document,) = reranker.compress_documents([pruned], "w5")
     assert document.metadata["relevance_score"] == pytest.approx(scores(reranker, "w5", [whole])[0])
@@ -348,4 +347,4 @@ def test_what_cannot_be_loaded_is_named(models: Any, tmp_path: Path) -> None:
 
 
 def test_nothing_is_loaded_for_no_documents(tmp_path: Path) -> None:
-    assert CrossEncoderReranker(model=tmp_path / "missing").process([Task("q", [])]) == [[]]
+    assert CrossEncoderReranker(model=tmp_path / "missing").batch([{"documents": [], "query": "q"}]) == [[]]

@@ -32,7 +32,7 @@ def counts(report: IndexReport) -> tuple[int, int, int, int]:
 
 
 def encoded(store: Store) -> int:
-    return int(store._prototype("dense", {}).encoder.encoded)  # type: ignore[attr-defined]
+    return int(store.encoder.encoded)  # type: ignore[attr-defined]
 
 
 def test_only_what_changed_is_encoded(folder: Path, store: Store) -> None:

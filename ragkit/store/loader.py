@@ -1,0 +1,53 @@
+"""From a manifest to indexes that can search: which class serves which kind, and which encoder belongs to which index."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from ragkit.encoders.base import Encoder
+from ragkit.encoders.factory import EncoderLike, as_encoder
+from ragkit.errors import RagkitError, StoreError
+from ragkit.store.manifest import Manifest
+from ragkit.store.text_index import KINDS, TextIndex
+
+GENERATIONS = "generations"
+
+
+class Loader:
+    """Loads the indexes of one store; each encoder is made once and shared by all generations."""
+
+    def __init__(self, encoder: EncoderLike | Mapping[str, EncoderLike] = None) -> None:
+        """`encoder` serves every dense index, or each the one that the mapping has under its name."""
+        self._given = encoder
+        self._encoders: dict[str, Encoder] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, indexes: Mapping[str, TextIndex]) -> Self:
+        """A loader that uses the encoders of these indexes."""
+        return cls({name: encoder for name, index in indexes.items() if (encoder := getattr(index, "encoder", None)) is not None})
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of the index of that name."""
+        with self._lock:
+            if name not in self._encoders:
+                given = self._given.get(name) if isinstance(self._given, Mapping) else self._given
+                self._encoders[name] = as_encoder(given)
+            return self._encoders[name]
+
+    def load(self, path: Path, manifest: Manifest, name: str, *, writable: bool = False) -> TextIndex:
+        """The index of that name as the manifest's generation has it. Raises `StoreError` if its files cannot be read."""
+        settings = manifest.indexes[name]
+        home = path / GENERATIONS / str(manifest.generation) / name
+        kind = KINDS.get(settings["kind"])
+        if kind is None:
+            raise StoreError(f"index {name!r} of {path} is of the unknown kind {settings['kind']!r}; use a newer ragkit")
+        try:
+            return kind.load(home, settings, lambda: self.encoder(name), writable=writable)
+        except RagkitError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError is how faiss reports bad files
+            raise StoreError(f"cannot load index {name!r} of {path}: {error}; index again") from error

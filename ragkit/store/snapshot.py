@@ -1,0 +1,91 @@
+"""One generation of a store, as searches see it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+
+from ragkit.corpus.corpus import Corpus
+from ragkit.corpus.filters import Filter
+from ragkit.errors import InputError
+from ragkit.indexes.base import Positions, Ranking
+from ragkit.store.text_index import TextIndex
+
+_REMEMBERED_FILTERS = 64
+
+
+class Snapshot:
+    """Consistent in itself: what a search runs on from its first to its last step. Safe to use from several threads.
+
+    Retrievers only use its methods, never the corpus or an index behind it.
+    """
+
+    def __init__(self, corpus: Corpus, settings: Mapping[str, Any], load: Callable[[str], TextIndex]) -> None:
+        """`settings` are those of the indexes, by name; `load` is called once per index, when it is first needed."""
+        self.corpus, self.settings = corpus, settings
+        self._load, self._lock = load, threading.RLock()
+        self._loaded: dict[str, TextIndex] = {}
+        self._size: int | None = None
+        self._allowed: dict[str, Positions] = {}
+
+    def __len__(self) -> int:
+        """Number of passages."""
+        with self._lock:
+            if self._size is None:
+                self._size = len(self.corpus)
+            return self._size
+
+    def index(self, name: str) -> TextIndex:
+        """The index of that name. Raises `InputError` if this store has none."""
+        if name not in self.settings:
+            raise InputError(f"this store has no {name!r} index; it has: {', '.join(self.settings) or 'none'}")
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name)
+            return self._loaded[name]
+
+    def search(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[Ranking]:
+        """At most `k` hits per query in the index of that name, among the passages that pass the filter; best first."""
+        return self.index(name).search(queries, k, self._positions(filter))
+
+    async def asearch(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[Ranking]:
+        """Like `search`, without blocking the event loop."""
+        import asyncio
+
+        allowed = await asyncio.to_thread(self._positions, filter)
+        return await (await asyncio.to_thread(self.index, name)).asearch(queries, k, allowed)
+
+    def documents(self, positions: Iterable[int]) -> list[Document]:
+        """The passages at these positions, in this order."""
+        return self.corpus.documents(positions)
+
+    def get(self, ids: Sequence[str]) -> list[Document]:
+        """The passages with these ids, in this order; unknown ids are left out."""
+        return self.corpus.get(ids)
+
+    def forget(self) -> None:
+        """Drop what was remembered of passages; for an in-memory store that has changed in place."""
+        with self._lock:
+            self._size = None
+            self._allowed = {}
+
+    def _positions(self, filter: Filter | None) -> Positions | None:
+        if not filter:
+            return None
+        try:
+            key = json.dumps(filter, sort_keys=True)
+        except (TypeError, ValueError):
+            return self.corpus.allowed(filter)
+        with self._lock:
+            known = self._allowed.get(key)
+        if known is None:
+            known = self.corpus.allowed(filter)
+            with self._lock:
+                if len(self._allowed) >= _REMEMBERED_FILTERS:
+                    self._allowed.pop(next(iter(self._allowed)))
+                self._allowed[key] = known
+        return known
