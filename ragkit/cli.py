@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -31,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
+
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
@@ -40,8 +43,13 @@ EncoderName = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def without_command(context: typer.Context) -> None:
+def without_command(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     """Retrieve, rerank, prune and ground: answers from your documents, with exact citations."""
+    if version:
+        typer.echo(importlib.metadata.version("ragkit"))
+        raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
@@ -63,16 +71,23 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Bring an index up to date with files and folders; only what changed is read again."""
+    from ragkit.documents.files import check_paths
+    from ragkit.documents.split import check_sizes
     from ragkit.encoders.languages import iso_code
     from ragkit.store.indexer import index_paths
     from ragkit.store.manifest import NAME
     from ragkit.store.store import Store, bm25_and_dense
 
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise InputError(f"PATH: {missing[0]} does not exist")
-    known = (out / NAME).exists()
-    store = Store.open(out, encoder=encoder) if known else Store.create(out, bm25_and_dense(encoder, language or "english"))
+    code = None if language is None else iso_code(language)
+    if (out / NAME).exists():
+        store = Store.open(out, encoder=encoder)
+        if code is not None and code != store.language:
+            raise InputError(f"--language: {out} was built for {store.language!r}, not {code!r}; index into another directory")
+    else:
+        # before the directory is made, so that a mistake leaves nothing behind
+        check_sizes(size or 200, overlap or 0)
+        check_paths(paths)
+        store = Store.create(out, bm25_and_dense(encoder, language or "english"))
     with store, _progress(quiet) as progress:
         report = index_paths(
             store,
@@ -80,7 +95,6 @@ def index(
             exclude=exclude or [],
             size=size,
             overlap=overlap,
-            language=language and iso_code(language),
             text_field=text_field,
             progress=progress,
         )
@@ -119,6 +133,7 @@ def search(
 def ask(
     directory: Directory,
     question: Annotated[str, typer.Argument(help="What to answer.")],
+    k: Annotated[int | None, typer.Option("-k", help="How many passages to answer from; default: the pipeline's, 5.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, extractive pruning.")
     ] = None,
@@ -135,11 +150,11 @@ def ask(
     if max_tokens is not None and max_tokens <= 0:
         raise InputError(f"--max-tokens must be a positive integer, got {max_tokens}")
     pipeline = _pipeline(directory, config, encoder)
-    answer = extractive_answer(pipeline.ground(question, max_tokens=max_tokens, filter=_filter(filter)))
+    answer = extractive_answer(pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter)))
     if as_json:
         _print_json(_answer_json(answer))
     else:
-        _print_answer(answer)
+        _print_answer(answer, budget=(max_tokens or pipeline.max_tokens) is not None)
 
 
 @app.command()
@@ -166,14 +181,14 @@ def main() -> None:
     """Run the command line. Exit codes: 0 ok, 2 usage, 1 anything else; errors are one line on stderr."""
     try:
         code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            code = _complain("interrupted; what was published before is unchanged", 1)
     except TyperException as error:
         code = _complain(error.format_message(), 2)
     except InputError as error:
         code = _complain(str(error), 2)
     except (RagkitError, OSError) as error:
         code = _complain(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _complain("interrupted", 1)
     except Exception as error:
         if os.environ.get("RAGKIT_DEBUG"):
             raise
@@ -182,7 +197,7 @@ def main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"ragkit: {' '.join(message.split())}", err=True)
+    typer.echo(f"ragkit: {_printable(' '.join(message.split()))}", err=True)
     return code
 
 
@@ -267,11 +282,11 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _print_report(report: IndexReport, out: Path) -> None:
     for skipped in report.skipped:
-        typer.echo(f"skipped {_short(skipped.path)}: {skipped.reason}", err=True)
+        typer.echo(_printable(f"skipped {_short(skipped.path)}: {skipped.reason}"), err=True)
     typer.echo(
-        f"{report.files} files, {report.passages} passages in {_short(str(out))} "
-        f"({report.added} added, {report.updated} updated, {report.deleted} deleted, "
-        f"{len(report.skipped)} files skipped) in {report.seconds:.1f} s"
+        f"{report.files} files read; {_short(str(out))} now holds {report.passages} passages "
+        f"({report.added} added, {report.updated} updated, {report.deleted} deleted; "
+        f"{len(report.skipped)} files or records skipped) in {report.seconds:.1f} s"
     )
 
 
@@ -287,9 +302,10 @@ def _print_hits(documents: list[Document]) -> None:
         typer.echo(_indent(_printable(document.page_content)) + "\n")
 
 
-def _print_answer(answer: Answer) -> None:
+def _print_answer(answer: Answer, *, budget: bool) -> None:
     if answer.abstained:
-        typer.echo("Nothing in these documents answers that.")
+        found = answer.context.tokens_retrieved > 0
+        typer.echo("No sentence fits the token budget." if found and budget else "Nothing in these documents answers that.")
         return
     for citation in answer.citations:
         typer.echo(_indent(_printable(citation.text)))
@@ -307,7 +323,7 @@ def _cited(citation: Citation) -> str:
 
 
 def _place(source: str, line: int | None, page: int | None) -> str:
-    place = _short(source)
+    place = _printable(_short(source)).replace("\n", " ")
     if page is not None:
         return f"{place}, page {page}"
     return place if line is None else f"{place}:{line}"

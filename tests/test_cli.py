@@ -1,5 +1,6 @@
 """The command line, run as a user runs it: exact JSON, exit codes, one line on stderr."""
 
+import importlib.metadata
 import io
 import json
 import subprocess
@@ -180,6 +181,40 @@ def test_another_encoder_is_refused(index: Path, tmp_path: Path) -> None:
     done = ragkit("search", index, "x", "--encoder", other)
     assert done.code == 1
     assert "built with encoder" in done.err
+
+
+def test_version() -> None:
+    assert ragkit("--version") == (0, f"{importlib.metadata.version('ragkit')}\n", "")
+
+
+def test_another_language_is_refused(folder: Path, index: Path) -> None:
+    done = ragkit("index", folder, "--out", index, "--language", "german")
+    assert (done.code, done.out) == (2, "")
+    assert "built for 'en', not 'de'" in done.err
+
+
+@pytest.mark.parametrize("mistake", [["--size", "1"], ["--overlap", "150"], ["--language", "klingon"]])
+def test_a_mistake_leaves_no_index_behind(folder: Path, tmp_path: Path, mistake: list[str]) -> None:
+    assert ragkit("index", folder, "--out", tmp_path / "new", *mistake).code == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_budget_that_is_too_small_is_said_to_be(index: Path) -> None:
+    assert "No sentence fits the token budget." in ragkit("ask", index, "bananas", "--max-tokens", 2).out
+
+
+def test_interrupt_is_one_line(index: Path) -> None:
+    with mock.patch("ragkit.chains.config.build_pipeline", side_effect=KeyboardInterrupt):
+        done = ragkit("search", index, "bananas")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "evil.jsonl").write_text(json.dumps({"id": "\x1b[2J", "text": "Bananas \x1b[31m are yellow."}))
+    assert ragkit("index", tmp_path / "evil.jsonl", "--out", tmp_path / "new").code == 0
+    for done in (ragkit("search", tmp_path / "new", "bananas"), ragkit("ask", tmp_path / "new", "bananas")):
+        assert "Bananas" in done.out
+        assert "\x1b" not in done.out
 
 
 def test_the_installed_command_runs(index: Path) -> None:

@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ragkit.errors import InputError
+from ragkit.pruners.extractive import ExtractivePruner
 from ragkit.store.store import Store
 
 if TYPE_CHECKING:
@@ -78,9 +79,13 @@ def build_pipeline(kind: type[P], config: PipelineConfig, store: Store | str | P
     if place is None:
         raise InputError("config: store is missing; name an index directory")
     opened = place if isinstance(place, Store) else Store.open(place, encoder=config.encoder)
+    stages = [_component(f"stages.{n}", stage, STAGES) for n, stage in enumerate(config.stages)]
+    for stage in stages:
+        if isinstance(stage, ExtractivePruner) and stage.encoder is None:
+            stage.encoder = opened.encoder
     return kind(
         retriever=_component("retriever", config.retriever, RETRIEVERS, store=opened),
-        stages=[_component(f"stages.{n}", stage, STAGES) for n, stage in enumerate(config.stages)],
+        stages=stages,
         k=config.k,
         max_tokens=config.max_tokens,
         max_passages=config.max_passages,
@@ -90,7 +95,7 @@ def build_pipeline(kind: type[P], config: PipelineConfig, store: Store | str | P
 def _component(field: str, settings: Mapping[str, Any], known: Mapping[str, str], **extra: Any) -> Any:
     name = str(settings.get("type"))
     if name not in known:
-        raise InputError(f"config: {field}.type is {name!r}; use one of {', '.join(known)}")
+        raise InputError(f"config: {field}.type is {settings.get('type')!r}; use one of {', '.join(known)}")
     module, _, attribute = known[name].partition(":")
     kind = getattr(import_module(module), attribute)
     try:
@@ -106,4 +111,7 @@ def _explain(error: ValidationError | TypeError, kind: type[BaseModel]) -> str:
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         return f"{place} is not a known field; use one of {', '.join(kind.model_fields)}"
-    return f"{place}: {first['msg']}, got {first['input']!r}"
+    if not place:  # a rule over several fields, whose message names them
+        return first["msg"].removeprefix("Value error, ")
+    got = f", got {first['input']!r}" if isinstance(first["input"], str | int | float | None) else ""
+    return f"{place}: {first['msg']}{got}"

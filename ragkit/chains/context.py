@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,8 +41,9 @@ class StageTrace:
 class Citation:
     """A verbatim slice: `source_text[start:end] == text`, in characters of the decoded source.
 
-    `n` is the number of the passage it stands in. For a document without a file, `source` is its own id and offsets count from
-    the start of its text. `line` and `page` are 1-based, None where the format has none.
+    `n` is the number of the passage it stands in. For a document that ragkit did not split, `source` is its metadata's `source`,
+    or its id, and offsets count from the start of its text (from its metadata's `start_index`, where LangChain's splitters left
+    one). `line` and `page` are 1-based, None where the format has none.
     """
 
     n: int
@@ -64,11 +65,6 @@ class Sentence:
     score: float | None
 
 
-def label(source: str, headings: Sequence[str]) -> str:
-    """Source and heading path on one line, without control characters, so that neither can pass for another passage."""
-    return " ".join("".join(c if c.isprintable() else " " for c in " > ".join((source, *headings))).split())
-
-
 @dataclass(frozen=True)
 class GroundedPassage:
     """A numbered passage as the generator sees it: `text` is made of exactly the slices `spans` of its source."""
@@ -78,14 +74,16 @@ class GroundedPassage:
     source: str
     headings: tuple[str, ...]
     score: float | None
+    label: str
+    """The line above the passage in the prompt: its source, as short as still tells the sources apart, and heading path."""
     text: str
     spans: tuple[Span, ...]
     sentences: tuple[Sentence, ...]
 
-    @property
-    def label(self) -> str:
-        """The line above the passage in the prompt: source and heading path, on one line whatever they contain."""
-        return label(self.source, self.headings)
+
+def prompt_text(passages: Iterable[GroundedPassage]) -> str:
+    """The passages as a prompt shows them."""
+    return "\n\n".join(f"[{passage.n}] {passage.label}\n{passage.text}" for passage in passages)
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class GroundedContext:
     @property
     def text(self) -> str:
         """Ready for a prompt: each passage under its number, source and headings. Empty if there are no passages."""
-        return "\n\n".join(f"[{passage.n}] {passage.label}\n{passage.text}" for passage in self.passages)
+        return prompt_text(self.passages)
 
     @property
     def citations(self) -> tuple[Citation, ...]:

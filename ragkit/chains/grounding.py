@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from langchain_core.documents import Document
 
-from ragkit.chains.context import Citation, GroundedContext, GroundedPassage, Sentence, StageTrace
+from ragkit.chains.context import Citation, GroundedContext, GroundedPassage, Sentence, StageTrace, prompt_text
 from ragkit.documents.model import Unit
 from ragkit.documents.provenance import SCORE_KEY, Provenance, ensure_id, passage_text, provenance
 from ragkit.documents.sentences import units_of
 from ragkit.documents.spans import Span, inside, join_spans, merge_units
 from ragkit.documents.tokens import Tokenizer, count_tokens
 from ragkit.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,20 +27,20 @@ class _Candidate:
 
     document: Document
     record: Provenance
+    source: str
+    """What citations show."""
+    place: str
+    """What offsets refer to: passages of one place may overlap."""
+    start: int
+    """Offset of the passage in its place."""
     text: str
     units: tuple[Unit, ...]
     scores: tuple[float, ...] | None
     kept: tuple[int, ...]
+    label: str = ""
 
-    def with_kept(self, kept: Sequence[int]) -> _Candidate:
-        return _Candidate(self.document, self.record, self.text, self.units, self.scores, tuple(kept))
-
-    @property
-    def source(self) -> str:
-        return self.record.source or str(self.document.id)
-
-    def place(self, unit: Unit) -> Span:
-        return self.record.start + unit.start, self.record.start + unit.end
+    def spans(self, kept: Iterable[int]) -> list[Span]:
+        return [(self.start + self.units[at].start, self.start + self.units[at].end) for at in kept]
 
 
 def ground(
@@ -58,10 +63,12 @@ def ground(
     for name, value in (("max_tokens", max_tokens), ("max_passages", max_passages)):
         if value is not None and value <= 0:
             raise InputError(f"{name} must be a positive integer, got {value}")
-    candidates = _without_repeats([_candidate(ensure_id(document)) for document in documents])[:max_passages]
+    candidates = _labelled(_without_repeats([_candidate(ensure_id(document)) for document in documents])[:max_passages])
+    passages = _passages(candidates)
     if max_tokens is not None:
-        candidates = _within_budget(candidates, tokenizer, max_tokens)
-    passages = tuple(_passage(n, candidate) for n, candidate in enumerate(candidates, 1))
+        passages = _within_budget(candidates, tokenizer, max_tokens)
+        if candidates and not passages:
+            _log.warning("max_tokens=%d is too small for any sentence; the context is empty", max_tokens)
     if tokens_retrieved is None:
         tokens_retrieved = sum(count_tokens(tokenizer, [passage_text(document) for document in documents]))
     return GroundedContext(
@@ -74,65 +81,116 @@ def ground(
 
 
 def _candidate(document: Document) -> _Candidate:
-    record = provenance(document)
+    record, metadata = provenance(document), document.metadata
     units = units_of(document)
-    spans = record.spans
-    kept = tuple(at for at, unit in enumerate(units) if spans is None or inside(unit, spans))
-    return _Candidate(document, record, passage_text(document), units, record.unit_scores, kept)
+    kept = tuple(at for at, unit in enumerate(units) if record.spans is None or inside(unit, record.spans))
+    named, begins = metadata.get("source"), metadata.get("start_index")
+    return _Candidate(
+        document=document,
+        record=record,
+        source=record.source or (named if isinstance(named, str) and named else str(document.id)),
+        place=record.source or str(document.id),
+        start=record.start if record.source or not isinstance(begins, int) else begins,
+        text=passage_text(document),
+        units=units,
+        scores=record.unit_scores,
+        kept=kept,
+    )
 
 
 def _without_repeats(candidates: Sequence[_Candidate]) -> list[_Candidate]:
     shown: dict[str, list[Span]] = {}
     fresh = []
     for candidate in candidates:
-        covered = shown.setdefault(candidate.source, [])
-        kept = [at for at in candidate.kept if not inside(_as_unit(candidate.place(candidate.units[at])), covered)]
-        covered += [candidate.place(candidate.units[at]) for at in kept]
+        covered = shown.get(candidate.place, [])
+        kept = tuple(at for at in candidate.kept if not _covers(covered, *candidate.spans([at])[0]))
         if kept:
-            fresh.append(candidate.with_kept(kept))
+            fresh.append(replace(candidate, kept=kept))
+            shown[candidate.place] = _merged([*covered, *candidate.spans(kept)])
     return fresh
 
 
-def _as_unit(span: Span) -> Unit:
-    return Unit(*span)
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
-def _within_budget(candidates: Sequence[_Candidate], tokenizer: Tokenizer, budget: int) -> list[_Candidate]:
+def _covers(spans: Sequence[Span], start: int, end: int) -> bool:
+    """Whether one of these sorted, separate spans holds all of `start` to `end`."""
+    at = bisect_right(spans, start, key=lambda span: span[0]) - 1
+    return at >= 0 and end <= spans[at][1]
+
+
+def _labelled(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    """Paths are shown from the folder that all of them share, since a prompt pays for every token of them."""
+    folders = {os.path.dirname(candidate.source) for candidate in candidates if os.path.isabs(candidate.source)}
+    common = os.path.commonpath(folders) if folders else ""
+    return [
+        replace(candidate, label=_one_line(" > ".join((_below(candidate.source, common), *candidate.record.headings))))
+        for candidate in candidates
+    ]
+
+
+def _below(source: str, folder: str) -> str:
+    return os.path.relpath(source, folder) if os.path.isabs(source) else source
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and control characters, so that no name can pass for the beginning of another passage."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _within_budget(candidates: Sequence[_Candidate], tokenizer: Tokenizer, budget: int) -> tuple[GroundedPassage, ...]:
     """Greedy: the best sentence first; one that does not fit is passed over, since a shorter one may."""
-    wanted = [
+    wanted = sorted(
         (-(candidate.scores[at] if candidate.scores else 0.0), rank, at)
         for rank, candidate in enumerate(candidates)
         for at in candidate.kept
-    ]
-    taken: dict[int, set[int]] = {}
+    )
+    sentences = [[candidate.text[unit.start : unit.end] for unit in candidate.units] for candidate in candidates]
+    costs = [count_tokens(tokenizer, texts) for texts in sentences]
+    labels = count_tokens(tokenizer, [f"[{n}] {candidate.label}\n\n\n" for n, candidate in enumerate(candidates, 1)])
+    taken: list[tuple[int, int]] = []
     spent = 0
-    units = [[candidate.text[unit.start : unit.end] for unit in candidate.units] for candidate in candidates]
-    costs = [count_tokens(tokenizer, texts) for texts in units]
-    labels = count_tokens(tokenizer, [_shown(n, candidate, "") for n, candidate in enumerate(candidates, 1)])
-    for _, rank, at in sorted(wanted):
-        cost = costs[rank][at] + (0 if rank in taken else labels[rank])
+    for _, rank, at in wanted:
+        cost = costs[rank][at] + (0 if any(rank == other for other, _ in taken) else labels[rank])
         if spent + cost <= budget:
-            taken.setdefault(rank, set()).add(at)
+            taken.append((rank, at))
             spent += cost
-    return [candidates[rank].with_kept(sorted(taken[rank])) for rank in sorted(taken)]
+    while True:
+        chosen = [
+            replace(candidate, kept=kept)
+            for rank, candidate in enumerate(candidates)
+            if (kept := tuple(sorted(at for other, at in taken if other == rank)))
+        ]
+        passages = _passages(chosen)
+        # some tokenizers count the white space between the parts, too
+        if not taken or count_tokens(tokenizer, [prompt_text(passages)])[0] <= budget:
+            return passages
+        taken.pop()
 
 
-def _shown(n: int, candidate: _Candidate, text: str) -> str:
-    return f"[{n}] {' > '.join((candidate.source, *candidate.record.headings))}\n{text}"
+def _passages(candidates: Sequence[_Candidate]) -> tuple[GroundedPassage, ...]:
+    return tuple(_passage(n, candidate) for n, candidate in enumerate(candidates, 1))
 
 
 def _passage(n: int, candidate: _Candidate) -> GroundedPassage:
     kept = set(candidate.kept)
     spans = merge_units(candidate.units, [at in kept for at in range(len(candidate.units))])
-    record = candidate.record
     return GroundedPassage(
         n=n,
         id=str(candidate.document.id),
         source=candidate.source,
-        headings=record.headings,
+        headings=candidate.record.headings,
         score=candidate.document.metadata.get(SCORE_KEY),
+        label=candidate.label,
         text=join_spans(candidate.text, spans),
-        spans=tuple((record.start + start, record.start + end) for start, end in spans),
+        spans=tuple((candidate.start + start, candidate.start + end) for start, end in spans),
         sentences=tuple(
             Sentence(
                 _cite(n, candidate, candidate.units[at]),
@@ -145,13 +203,12 @@ def _passage(n: int, candidate: _Candidate) -> GroundedPassage:
 
 
 def _cite(n: int, candidate: _Candidate, unit: Unit) -> Citation:
-    start, end = candidate.place(unit)
     return Citation(
         n=n,
         id=str(candidate.document.id),
         source=candidate.source,
-        start=start,
-        end=end,
+        start=candidate.start + unit.start,
+        end=candidate.start + unit.end,
         text=candidate.text[unit.start : unit.end],
         line=candidate.record.line(unit.start, candidate.text),
         page=candidate.record.page(unit.start),

@@ -31,9 +31,8 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
 
     excluded = GitIgnoreSpec.from_lines(exclude)
     seen: set[str] = set()
-    for path in (os.fspath(path) for path in paths):
-        if not os.path.lexists(path):
-            raise InputError(f"there is no file or folder {path}")
+    paths = check_paths(paths)
+    for path in paths:
         top = os.path.abspath(path)
         if os.path.isdir(top):
             found = _walk(top, [(top, excluded)], seen)
@@ -44,6 +43,15 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
             if real not in seen:
                 seen.add(real)
                 yield Path(file)
+
+
+def check_paths(paths: Iterable[str | Path]) -> list[str]:
+    """The paths as strings. Raises `InputError` for one that does not exist."""
+    names = [os.fspath(path) for path in paths]
+    for name in names:
+        if not os.path.lexists(name):
+            raise InputError(f"there is no file or folder {name}")
+    return names
 
 
 def _walk(folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -> Iterator[str]:

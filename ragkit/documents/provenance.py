@@ -61,8 +61,14 @@ class Provenance:
         return None if mark is None else mark.number
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON-serialisable dict that lives under `metadata["ragkit"]`; fields at their default are left out."""
-        return {name: _plain(value) for name, value in self.__dict__.items() if value != self.__dataclass_fields__[name].default}
+        """The JSON-serialisable dict that lives under `metadata["ragkit"]`; fields at their default are left out, but `start`
+        stands beside every `source`.
+        """
+        return {
+            name: _plain(value)
+            for name, value in self.__dict__.items()
+            if value != self.__dataclass_fields__[name].default or (name == "start" and self.source is not None)
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Provenance:
@@ -103,11 +109,16 @@ def provenance(document: Document) -> Provenance:
 
 
 def reanchored(before: Document, after: Document) -> Document:
-    """`after`, which somebody made of `before`, with its place in the source if its text is still a slice of the passage."""
+    """`after`, which somebody made of `before`, with its place in the source if its text is still a slice of the passage.
+
+    If it is not, the text is its own source from now on.
+    """
+    if before.page_content == after.page_content:
+        return after
     whole, record = passage_text(before), provenance(before)
     start = whole.find(after.page_content)
-    if before.page_content == after.page_content or start < 0:
-        return after
+    if start < 0:
+        return with_provenance(after, Provenance(headings=record.headings, stages=record.stages))
     end = start + len(after.page_content)
     units = record.units and tuple(
         Unit(max(unit.start, start), min(unit.end, end), unit.kind)

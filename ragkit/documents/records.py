@@ -14,6 +14,7 @@ from ragkit.documents.blocks import text_blocks
 from ragkit.documents.lines import BOM, is_white
 from ragkit.documents.model import Mark, Skipped, Source
 from ragkit.documents.pdf import well_formed
+from ragkit.documents.provenance import KEY
 from ragkit.documents.unreadable import UnreadableFile
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -74,10 +75,14 @@ def _whole(text: str, name: str) -> list[_Record]:
 
 def _parse(text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
         return _well_formed(value) if _SURROGATE.search(text) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _reason(error: ValueError) -> str:
@@ -106,7 +111,15 @@ def _problem(value: Any, text_field: str) -> str:
     text = value[text_field]
     if not isinstance(text, str):
         return f"field {text_field!r} is not a string"
-    return f"field {text_field!r} is empty" if all(map(is_white, text)) else ""
+    if all(map(is_white, text)):
+        return f"field {text_field!r} is empty"
+    if KEY in value:
+        return f"field {KEY!r} is reserved; rename it"
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return "holds a number that is too large"
+    return ""
 
 
 def _own_id(record: _Record) -> str | None:

@@ -51,12 +51,17 @@ def split(source: Source, tokenizer: Tokenizer, *, size: int = 200, overlap: int
 
     Raises `InputError` if `size` is below 8 or `overlap` is negative or not below half of `size`.
     """
+    check_sizes(size, overlap)
+    splitter = _Splitter(source, tokenizer, size, overlap, units(source.text, source.blocks, language))
+    return list(_documents(source, splitter.passages(), splitter.units))
+
+
+def check_sizes(size: int, overlap: int) -> None:
+    """Raise `InputError` unless passages of `size` tokens with `overlap` can be made."""
     if size < _MIN_SIZE:
         raise InputError(f"size must be at least {_MIN_SIZE} tokens, not {size}")
     if not 0 <= overlap < size // 2:
         raise InputError(f"overlap must be from 0 to below half of size ({size // 2} tokens), not {overlap}")
-    splitter = _Splitter(source, tokenizer, size, overlap, units(source.text, source.blocks, language))
-    return list(_documents(source, splitter.passages(), splitter.units))
 
 
 class _Splitter:
@@ -220,7 +225,7 @@ def _documents(source: Source, passages: Sequence[_Passage], all_units: tuple[Un
         document = Document(
             id=content_id(source.name, text, seen[text]),
             page_content=text,
-            metadata={**extra, **headings, **source.metadata, "source": source.name},
+            metadata={"source": source.name, **extra, **headings, **source.metadata},
         )
         seen[text] += 1
         record = Provenance(

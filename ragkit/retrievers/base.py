@@ -82,6 +82,8 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
         **options: Any,
     ) -> Self:
         """Like `from_documents`, from plain texts. Raises `InputError` if the lengths differ."""
+        if isinstance(texts, str):
+            raise InputError("texts must be a list of texts, not one string")
         texts = list(texts)
         metas: list[dict[str, Any]] = [{} for _ in texts] if metadatas is None else list(metadatas)
         names: list[str | None] = [None] * len(texts) if ids is None else list(ids)

@@ -64,25 +64,27 @@ def index_paths(
 ) -> IndexReport:
     """Bring the store up to date with files and folders, as one generation.
 
-    Files below `paths` that the store knows and that no longer exist lose their passages; other files of the store are left
-    alone. A file that exists but cannot be read is reported as skipped and keeps the passages it had.
+    Files below `paths` that the store knows and that no longer exist lose their passages, also if a whole path is gone; other
+    files of the store are left alone. A file that exists but cannot be read is reported as skipped and keeps the passages it
+    had.
 
     `exclude` takes .gitignore-style patterns. `size` and `overlap` of passages count tokens of the store's encoder (at first
-    200 and 0), `language` is the ISO 639-1 code for sentence boundaries ("en"), `text_field` the field of a JSON record that
-    holds its text ("text"); None is what the previous run used, and a change splits every file again.
+    200 and 0), `language` is the ISO 639-1 code for sentence boundaries (the store's), `text_field` the field of a JSON
+    record that holds its text ("text"); None is what the previous run used, and a change splits every file again.
 
     Raises `InputError` for a path that does not exist, or a setting out of its range.
     """
     started = time.perf_counter()
     roots = [os.path.abspath(path) for path in paths]
     own = None if store.path is None else os.path.abspath(store.path)
-    files = [
-        str(file) for file in find_files([Path(root) for root in roots], exclude) if own is None or not _below(str(file), own)
-    ]
+    known = store.snapshot.corpus.file_digests()
+    # a file or folder that is gone may be named, to have its passages removed; anything else that is not there is a mistake
+    there = [root for root in roots if os.path.lexists(root) or not any(_below(file, root) for file in known)]
+    files = [str(file) for file in find_files(there, exclude) if own is None or not _below(str(file), own)]
     with store.write() as draft:
         given = {"size": size, "overlap": overlap, "language": language, "text_field": text_field}
         changes = {name: value for name, value in given.items() if value is not None}
-        settings = _Settings(**{**(draft.split or {}), **changes})
+        settings = _Settings(**{"language": store.language or "en", **(draft.split or {}), **changes})
         draft.split_with(asdict(settings))
         run = _Run(draft, settings, store.tokenizer)
         for done, file in enumerate(files):

@@ -9,8 +9,8 @@ from typing import Self
 
 from ragkit.encoders.base import Encoder
 from ragkit.encoders.factory import EncoderLike, as_encoder
-from ragkit.errors import RagkitError, StoreError
-from ragkit.store.manifest import Manifest
+from ragkit.errors import RagkitError, StaleSnapshotError, StoreError
+from ragkit.store.manifest import Manifest, read_manifest
 from ragkit.store.text_index import KINDS, TextIndex
 
 GENERATIONS = "generations"
@@ -50,4 +50,8 @@ class Loader:
         except RagkitError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError is how faiss reports bad files
+            if read_manifest(path).generation != manifest.generation:
+                raise StaleSnapshotError(
+                    f"generation {manifest.generation} of {path} has been replaced; open it again"
+                ) from error
             raise StoreError(f"cannot load index {name!r} of {path}: {error}; index again") from error

@@ -26,6 +26,7 @@ from ragkit.corpus.corpus import Corpus
 from ragkit.documents.tokens import RegexTokenizer, Tokenizer
 from ragkit.encoders.base import Encoder, Progress
 from ragkit.encoders.factory import EncoderLike, as_encoder
+from ragkit.encoders.languages import iso_code
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError, StoreError
 from ragkit.store.draft import Draft
@@ -57,7 +58,7 @@ class Store:
     @classmethod
     def memory(cls, indexes: Mapping[str, TextIndex]) -> Self:
         """An empty store that lives as long as the process."""
-        settings = {name: {"kind": index.kind} for name, index in indexes.items()}
+        settings = {name: {**index.settings, "kind": index.kind} for name, index in indexes.items()}
         return cls(None, Snapshot(Corpus(None, 1), settings, indexes.__getitem__), Loader.of(indexes))
 
     @classmethod
@@ -115,6 +116,12 @@ class Store:
         """The encoder of the first dense index; None if there is none."""
         settings = self.snapshot.settings
         return next((self._loader.encoder(name) for name in settings if settings[name]["kind"] == DenseIndex.kind), None)
+
+    @property
+    def language(self) -> str | None:
+        """ISO 639-1 code of the language that the first lexical index analyses; None if there is none."""
+        settings = self.snapshot.settings
+        return next((iso_code(s["analyzer"]["language"]) for s in settings.values() if s["kind"] == LexicalIndex.kind), None)
 
     @property
     def tokenizer(self) -> Tokenizer:

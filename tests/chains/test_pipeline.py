@@ -1,7 +1,9 @@
 """Pipelines: composition, k, traces, batches, async, foreign parts, callbacks."""
 
 import asyncio
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,20 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
 
-from ragkit import BM25Retriever, ExtractivePruner, HybridRetriever, InputError, Pipeline, Store, provenance
-from ragkit.compressor import Task
+from ragkit import (
+    BM25Retriever,
+    DenseRetriever,
+    ExtractivePruner,
+    HybridRetriever,
+    InputError,
+    Pipeline,
+    Store,
+    index_paths,
+    provenance,
+)
+from ragkit.compressor import Outcome, Task
 from ragkit.rerankers.base import Reranker
 from ragkit.store.store import bm25_and_dense
 
@@ -134,7 +147,10 @@ class Recorder(BaseCallbackHandler):
     def __init__(self) -> None:
         self.starts: list[tuple[str, Any]] = []
         self.parents: dict[Any, Any] = {}
-        self.roots: list[Any] = []
+        self.errors: list[str] = []
+
+    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+        self.errors.append(str(error))
 
     def _note(self, kind: str, run_id: Any, parent_run_id: Any, name: str) -> None:
         self.starts.append((kind, name))
@@ -167,3 +183,99 @@ def test_inputs_stay_as_they_are(store: Store, pruner: ExtractivePruner) -> None
     LengthReranker().compress_documents(documents, "apple")
     pruner.compress_documents(documents, "apple")
     assert documents == copies
+
+
+class Shortener(BaseDocumentCompressor):
+    """A foreign compressor that shortens texts, or rewrites them."""
+
+    rewrite: bool = False
+
+    def compress_documents(self, documents: Any, query: str, callbacks: Any = None) -> Any:
+        return [
+            Document(id=d.id, page_content=f"Summary of {d.id}." if self.rewrite else d.page_content[16:46], metadata=d.metadata)
+            for d in documents
+        ]
+
+
+@pytest.mark.parametrize("after_pruner", [False, True])
+def test_a_foreign_stage_may_shorten_text(tmp_path: Path, make_encoder: Any, after_pruner: bool) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(TEXTS))
+    store = Store.memory(bm25_and_dense(make_encoder()))
+    index_paths(store, [path], size=40)
+    pipeline: Any = HybridRetriever(store=store, k=2)
+    if after_pruner:
+        pipeline = pipeline >> ExtractivePruner(encoder=make_encoder(), threshold=0)
+    context = (pipeline >> Shortener()).ground("apple number 3")
+    assert context.citations
+    for citation in context.citations:
+        assert citation.source == str(path)
+        assert path.read_text()[citation.start : citation.end] == citation.text
+    rewritten = (pipeline >> Shortener(rewrite=True)).ground("apple number 3")
+    for passage in rewritten.passages:
+        assert passage.text == f"Summary of {passage.id}."
+        assert [(s.citation.start, s.citation.end, s.citation.line) for s in passage.sentences] == [(0, len(passage.text), None)]
+
+
+def test_own_filters_are_kept_when_a_call_brings_another(make_encoder: Any) -> None:
+    store = Store.memory(bm25_and_dense(make_encoder()))
+    store.upsert(
+        [Document(id=f"{t}{y}", page_content="same words", metadata={"tenant": t, "year": y}) for t in (0, 1) for y in (1, 2)]
+    )
+    mine = {"tenant": 0}
+    parts: list[Any] = [BM25Retriever(store=store, filter=mine), DenseRetriever(store=store, filter=mine)]
+    for retriever in (*parts, HybridRetriever(store=store, filter=mine), HybridRetriever(retrievers=parts)):
+        for pipeline in (retriever, Pipeline(retriever=retriever)):
+            assert {d.id for d in pipeline.invoke("words")} == {"01", "02"}
+            assert {d.id for d in pipeline.invoke("words", filter={"year": 1})} == {"01"}
+            assert pipeline.invoke("words", filter={"tenant": 1}) == []
+
+
+class Costly(LengthReranker):
+    """Reports what it cost, fails on one question, and calls a runnable of its own."""
+
+    def process(self, tasks: Sequence[Task]) -> list[Any]:
+        outcomes = super().process(tasks)
+        RunnableLambda(lambda value: value, name="inner").batch([task.query for task in tasks], [task.config for task in tasks])
+        return [
+            ValueError("broken") if task.query == "bad" else Outcome(outcome.documents, {"calls": 2, "tokens": len(task.query)})
+            for task, outcome in zip(tasks, outcomes, strict=True)
+        ]
+
+
+def test_cost_of_a_stage_is_in_the_trace_and_scores_too(store: Store) -> None:
+    context = (HybridRetriever(store=store, k=3) >> Costly(top_k=2)).ground("apple")
+    first, second = context.trace
+    assert (first.usage, second.usage) == ({}, {"calls": 2, "tokens": 5})
+    assert len(first.results) == 3
+    assert [ranked.id for ranked in second.results] == [passage.id for passage in context.passages]
+    assert [ranked.score for ranked in second.results] == [passage.score for passage in context.passages]
+
+
+def test_one_failing_question_fails_alone(store: Store) -> None:
+    found = HybridRetriever(store=store, k=2).invoke("apple")
+    inputs: list[Any] = [{"documents": found, "query": "good"}, {"documents": found, "query": "bad"}]
+    recorder = Recorder()
+    good, bad = Costly().batch(inputs, {"callbacks": [recorder]}, return_exceptions=True)
+    assert len(good) == 2
+    assert isinstance(bad, ValueError)
+    assert recorder.errors == ["broken"]
+    with pytest.raises(ValueError, match="broken"):
+        Costly().batch(inputs)
+
+
+async def test_grounding_is_one_run_per_question_with_its_stages_inside(store: Store) -> None:
+    pipeline = HybridRetriever(store=store) >> Costly()
+    ids = [uuid.uuid4(), uuid.uuid4()]
+    recorder = Recorder()
+    pipeline.ground_batch(["one", "two"], config=[{"callbacks": [recorder], "run_id": id_, "run_name": "mine"} for id_ in ids])
+    names = {run: name for (_, name), run in zip(recorder.starts, recorder.parents, strict=True)}
+    assert [run for run, parent in recorder.parents.items() if parent is None] == ids
+    for id_ in ids:
+        children = [run for run, parent in recorder.parents.items() if parent == id_]
+        assert [names[child] for child in children] == ["HybridRetriever", "Costly"]
+        assert [names[run] for run, parent in recorder.parents.items() if parent == children[1]] == ["inner"]
+    alone = Recorder()
+    await pipeline.aground("one", config={"callbacks": [alone]})
+    assert alone.starts[0] == ("chain", "Pipeline.ground")
+    assert [name for _, name in alone.starts[1:]] == ["HybridRetriever", "Costly", "inner"]

@@ -24,6 +24,7 @@ from ragkit.documents.provenance import (
     origin,
     passage_text,
     provenance,
+    reanchored,
     with_provenance,
     with_stages,
 )
@@ -75,12 +76,11 @@ def test_a_document_carries_its_record(first: Provenance, second: Provenance) ->
     kept = copy.deepcopy(once)
     twice = with_provenance(once, second, passage="whole")
     assert (document, once) == (before, kept)
-    assert provenance(once) == first
-    assert provenance(twice).passage == passage_text(twice) == "whole"
+    assert Provenance.from_json(once.metadata["ragkit"]) == first
+    assert Provenance.from_json(twice.metadata["ragkit"]).passage == "whole"
     assert twice.metadata["own"] == {"deep": [1]}
     assert twice.metadata["relevance_score"] == 2
-    assert passage_text(once) == ("text" if first.passage is None else first.passage)
-    place = origin(provenance(twice))
+    place = origin(Provenance.from_json(twice.metadata["ragkit"]))
     fields = ("source", "start", "end", "headings", "lines", "pages", "units")
     assert [getattr(place, field) for field in fields] == [getattr(second, field) for field in fields]
     assert (place.stages, place.passage, place.spans, place.unit_scores) == ((), None, None, None)
@@ -161,3 +161,32 @@ def test_an_id_is_the_same_in_every_process() -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
         )
         assert printed.stdout.strip() == content_id("日本", {"a": None, "b": 1}, 0)
+
+
+def test_a_record_that_no_longer_fits_the_text_is_left_out() -> None:
+    passage, record = "One. Two. Three.", Provenance(source="f", start=5, end=21, headings=("A",))
+    whole = with_provenance(Document(id="a", page_content=passage), record)
+    pruned = with_provenance(Document(id="a", page_content="One. Three."), record, passage=passage, spans=((0, 4), (10, 16)))
+    assert provenance(whole) == record
+    assert provenance(pruned).passage == passage_text(pruned) == passage
+    for document in (whole, pruned):
+        changed = Document(id="a", page_content="Something else", metadata=document.metadata)
+        assert provenance(changed) == Provenance(headings=("A",))
+        assert passage_text(changed) == "Something else"
+
+
+@given(st.text("ab. \n", min_size=1, max_size=30), st.integers(0, 30), st.integers(0, 30))
+def test_a_slice_is_anchored_where_it_was(text: str, first: int, second: int) -> None:
+    start, end = sorted((min(first, len(text)), min(second, len(text))))
+    before = with_provenance(Document(id="a", page_content=text), Provenance(source="f", start=7, end=7 + len(text)))
+    after = Document(id="a", page_content=text[start:end], metadata=before.metadata)
+    record = provenance(reanchored(before, after))
+    [(at, to)] = record.spans or ((0, len(text)),)
+    assert record.source == "f"
+    assert text[at:to] == text[start:end]
+
+
+def test_rewritten_text_is_its_own_source() -> None:
+    before = with_provenance(Document(id="a", page_content="One. Two."), Provenance(source="f", end=9))
+    after = Document(id="a", page_content="A summary", metadata=before.metadata)
+    assert provenance(reanchored(before, after)) == Provenance()

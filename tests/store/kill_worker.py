@@ -1,7 +1,7 @@
-"""Indexes a folder again and again in a child process, and kills it after the delay it is told. Run by test_kill.py.
+"""Indexes a folder in a child process and kills it after the delay it is told, again and again. Run by test_kill.py.
 
-Each line on stdin is "FOLDER DELAY"; the answer is "killed" or "finished". A child is forked from this process, which has
-everything imported and no threads, so that a kill costs no start-up time.
+Each line on stdin is "INDEX FOLDER DELAY"; the answer comes when the child is dead. A child is forked from this process, which
+has everything imported and no threads, so that a kill costs no start-up time. A child that is done waits to be killed.
 """
 
 import os
@@ -16,27 +16,22 @@ import faiss
 from conftest import HashEncoder
 
 from ragkit.store.indexer import index_paths
-from ragkit.store.store import Store
+from ragkit.store.store import Store, bm25_and_dense
 
 faiss.omp_set_num_threads(1)
-out = Path(sys.argv[1])
 for line in sys.stdin:
-    folder, delay = line.rsplit(maxsplit=1)
+    out, folder, delay = line.split()
     child = os.fork()
     if not child:
-        with Store.open(out, encoder=HashEncoder()) as store:
-            # the same place must hold now one, now the other state
-            live = out.parent / "live"
-            live.unlink(missing_ok=True)
-            live.symlink_to(folder)
+        live = Path(out).parent / "live"
+        live.unlink(missing_ok=True)
+        live.symlink_to(folder)  # the same place must hold now one, now the other state
+        known = (Path(out) / "manifest.json").exists()
+        with Store.open(out, encoder=HashEncoder()) if known else Store.create(out, bm25_and_dense(HashEncoder())) as store:
             index_paths(store, [live], size=32)
-        os._exit(0)
-    deadline = time.monotonic() + float(delay)
-    while time.monotonic() < deadline and not os.waitpid(child, os.WNOHANG)[0]:
-        time.sleep(0.0005)
-    try:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        print("killed", flush=True)
-    except (ProcessLookupError, ChildProcessError):
-        print("finished", flush=True)
+        time.sleep(60)
+        os._exit(1)
+    time.sleep(float(delay))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print("dead", flush=True)

@@ -172,3 +172,60 @@ def test_permission_denied(folder: Path, store: Store) -> None:
     (folder / "b.txt").chmod(0)
     report = index_paths(store, [folder])
     assert [Path(s.path).name for s in report.skipped] == ["b.txt"]
+
+
+def test_folder_that_is_gone_can_be_named(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    (folder / "sub").rename(folder.parent / "moved")
+    assert counts(index_paths(store, [folder / "sub"])) == (3, 0, 0, 1)
+    with pytest.raises(InputError, match="sub"):
+        index_paths(store, [folder / "sub"])
+
+
+def test_folder_that_cannot_be_opened_keeps_its_passages(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    index_paths(store, [folder])
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = index_paths(store, [folder])
+    assert counts(report) == (4, 0, 0, 0)
+    assert [Path(skipped.path).name for skipped in report.skipped] == ["sub"]
+
+
+def test_odd_numbers_in_json_lose_only_their_record(folder: Path, store: Store) -> None:
+    lines = ['{"text": "good", "n": 1}', '{"text": "x", "n": NaN}', '{"text": "y", "n": 1e999}', '{"text": "z", "ragkit": 1}']
+    (folder / "r.jsonl").write_text("\n".join(lines))
+    report = index_paths(store, [folder])
+    assert report.passages == 5
+    assert [skipped.path.rpartition("#")[2] for skipped in report.skipped] == ["2", "3", "4"]
+
+
+def test_fields_of_a_record_come_back_as_they_were(folder: Path, store: Store) -> None:
+    (folder / "r.jsonl").write_text('{"text": "zebra", "source": "wikipedia", "title": "T", "tags": ["a"]}')
+    index_paths(store, [folder])
+    [hit] = BM25Retriever(store=store).invoke("zebra")
+    assert {key: hit.metadata[key] for key in ("source", "title", "tags")} == {
+        "source": "wikipedia",
+        "title": "T",
+        "tags": ["a"],
+    }
+    assert hit.metadata["ragkit"]["source"].endswith("r.jsonl#1")
+
+
+def test_many_changed_files_are_one_batch(folder: Path, store: Store) -> None:
+    for n in range(50):
+        (folder / f"many{n}.txt").write_text(f"text number {n}")
+    index_paths(store, [folder])
+    encoder: Any = store.encoder
+    calls = []
+    whole = encoder.encode_documents
+    encoder.encode_documents = lambda texts, progress=None: calls.append(len(texts)) or whole(texts, progress)
+    for n in range(50):
+        (folder / f"many{n}.txt").write_text(f"other text number {n}")
+    assert counts(index_paths(store, [folder])) == (54, 0, 50, 0)
+    assert calls == [50]

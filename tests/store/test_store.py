@@ -1,6 +1,7 @@
 """The store: generations, damage, locks, and encoders that do not fit."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 from filelock import FileLock
 from langchain_core.documents import Document
 
+import ragkit.store.store as store_module
 from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, StoreError
+from ragkit.errors import StaleSnapshotError
 from ragkit.store.manifest import read_manifest
 from ragkit.store.store import Store, bm25_and_dense
+from ragkit.store.text_index import DenseIndex
 
 TEXTS = {"a": "red apple", "b": "green pear", "c": "yellow banana apple"}
 
@@ -234,3 +238,109 @@ def test_searching_threads_are_safe_while_a_writer_publishes(index: Path, make_e
         for thread in threads:
             thread.join()
     assert not errors
+
+
+def test_a_reader_far_behind_moves_on(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as reader, Store.open(index, encoder=make_encoder()) as writer:
+        retriever = HybridRetriever(store=reader, filter={"n": 1})
+        assert len(retriever.invoke("apple")) == 3
+        for n in range(3):
+            writer.upsert([Document(id="a", page_content=f"apple {n}", metadata={"n": 1})])
+        with pytest.raises(StaleSnapshotError):
+            reader.snapshot.get(["a"])
+        assert "apple 2" in {hit.page_content for hit in retriever.invoke("apple")}
+        assert BM25Retriever(store=reader, filter={"n": 1}).invoke("2")[0].page_content == "apple 2"
+        assert reader.refresh() is False
+
+
+async def test_a_reader_far_behind_moves_on_async(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as reader, Store.open(index, encoder=make_encoder()) as writer:
+        for n in range(3):
+            writer.upsert([Document(id="a", page_content=f"apple {n}", metadata={"n": 1})])
+        [first, *_] = await BM25Retriever(store=reader).ainvoke("2")
+        assert first.page_content == "apple 2"
+
+
+def test_write_inside_write_is_refused(index: Path, make_encoder: Any) -> None:
+    for store in (Store.open(index, encoder=make_encoder()), Store.memory(bm25_and_dense(make_encoder()))):
+        with store.write() as draft:
+            with pytest.raises(StoreError, match="use its draft"):
+                store.upsert([Document(page_content="x")])
+            draft.upsert([Document(id="inside", page_content="inside")])
+        assert [d.id for d in store.snapshot.get(["inside"])] == ["inside"]
+        store.upsert([Document(id="after", page_content="after")])
+        store.close()
+
+
+def test_an_older_database_is_noticed(index: Path, make_encoder: Any) -> None:
+    older = (index / "corpus.sqlite").read_bytes()
+    with Store.open(index, encoder=make_encoder()) as store:
+        store.upsert([Document(page_content="new")])
+    (index / "corpus.sqlite").write_bytes(older)
+    with pytest.raises(StoreError, match="older than the manifest"):
+        Store.open(index, encoder=make_encoder())
+
+
+def test_create_does_not_overwrite_what_another_process_has_made_meanwhile(
+    tmp_path: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    locked = store_module._locked
+
+    def late(place: Path) -> Any:
+        monkeypatch.setattr(store_module, "_locked", locked)
+        with Store.create(place, bm25_and_dense(make_encoder())) as other:
+            other.upsert([Document(page_content="theirs")])
+        return locked(place)
+
+    monkeypatch.setattr(store_module, "_locked", late)
+    with pytest.raises(InputError, match="already an index"):
+        Store.create(path, bm25_and_dense(make_encoder()))
+    with Store.open(path, encoder=make_encoder()) as store:
+        assert len(store) == 1
+
+
+def test_unchanged_indexes_are_linked_not_written(index: Path, make_encoder: Any) -> None:
+    def inodes() -> dict[str, int]:
+        generation = read_manifest(index).generation
+        home = index / "generations" / str(generation)
+        return {str(path.relative_to(home)): path.stat().st_ino for path in home.rglob("*") if path.is_file()}
+
+    before = inodes()
+    with Store.open(index, encoder=make_encoder()) as store:
+        store.upsert([Document(id="a", page_content="red apple", metadata={"n": 5})])
+        store.verify()
+    assert inodes() == before
+
+
+def test_every_name_of_a_generation_is_synced(tmp_path: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")) or real(handle))
+    path = tmp_path / "index"
+    with Store.create(path, bm25_and_dense(make_encoder())) as store:
+        synced.clear()
+        store.upsert([Document(page_content="x")])
+    home = path / "generations"
+    for needed in (home, home / "2", home / "2" / "dense", path / "manifest.json.draft", path):
+        assert str(needed) in synced
+    assert synced.index(str(home)) < synced.index(str(path / "manifest.json.draft"))
+
+
+def test_encoder_and_weights_are_shared_by_all_generations(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as store:
+        first = store.encoder
+        store.upsert([Document(page_content="x")])
+        assert store.encoder is first
+        assert store.snapshot.index("dense").encoder is first  # type: ignore[attr-defined]
+
+
+def test_several_dense_indexes_have_their_own_encoders(tmp_path: Path, make_encoder: Any) -> None:
+    small, large = make_encoder(8, "small"), make_encoder(128, "large")
+    indexes = {"small": DenseIndex(small), "large": DenseIndex(large)}
+    with Store.create(tmp_path / "index", indexes) as store:
+        store.upsert([Document(id="a", page_content="red apple"), Document(id="b", page_content="green pear")])
+    encoders = {"small": make_encoder(8, "small"), "large": make_encoder(128, "large")}
+    with Store.open(tmp_path / "index", encoder=encoders) as store:
+        parts = [DenseRetriever(store=store, index_name=name) for name in ("small", "large")]
+        assert HybridRetriever(retrievers=parts).invoke("green pear")[0].id == "b"
