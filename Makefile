@@ -10,7 +10,7 @@ demo: .venv/.demo
 	$(BIN)/ragkit index examples/corpus --out demo-index
 	@for question in \
 		"How do I run a task after returning the response?" \
-		"Which status code is returned when a path parameter has the wrong type?" \
+		"How can I upload a file?" \
 		"How can I allow requests from another origin?"; \
 	do printf '\n\033[1m%s\033[0m\n' "$$question"; $(BIN)/ragkit ask demo-index "$$question" || exit 1; done
 

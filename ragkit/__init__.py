@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
     from ragkit.store.indexer import index_paths as index_paths
     from ragkit.store.store import Store as Store
+    from ragkit.store.store import bm25_and_dense as bm25_and_dense
 
 _HOMES = {
     "Answer": "ragkit.chains.answer",
@@ -46,6 +47,7 @@ _HOMES = {
     "RagkitError": "ragkit.errors",
     "Store": "ragkit.store.store",
     "StoreError": "ragkit.errors",
+    "bm25_and_dense": "ragkit.store.store",
     "extractive_answer": "ragkit.chains.answer",
     "index_paths": "ragkit.store.indexer",
     "provenance": "ragkit.documents.provenance",
