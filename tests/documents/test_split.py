@@ -106,7 +106,7 @@ def test_metadata_of_the_source_is_kept():
     assert {k: v for k, v in document.metadata.items() if k != "ragkit"} == {
         "title": "own",
         "headings": ["A"],
-        "source": "s",
+        "source": "x",
         "n": [1],
     }
     assert source.metadata == {"title": "own", "source": "x", "n": [1]}
