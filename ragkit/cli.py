@@ -37,6 +37,9 @@ _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Conditions = Annotated[
+    list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="Metadata to match; may be repeated.")
+]
 EncoderName = Annotated[
     str | None, typer.Option("--encoder", help="Path or hub name of the encoder; default: the packaged all-MiniLM-L6-v2.")
 ]
@@ -110,9 +113,7 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", help="How many passages to return.")] = 10,
     retriever: Annotated[str, typer.Option(help="bm25, dense or hybrid.")] = "hybrid",
-    filter: Annotated[
-        list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="Metadata to match; may be repeated.")
-    ] = None,
+    filter: Conditions = None,
     encoder: EncoderName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -138,9 +139,7 @@ def ask(
         Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, extractive pruning.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Token budget of the context.")] = None,
-    filter: Annotated[
-        list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="Metadata to match; may be repeated.")
-    ] = None,
+    filter: Conditions = None,
     encoder: EncoderName = None,
     as_json: AsJson = False,
 ) -> None:

@@ -8,7 +8,6 @@ and a passage whose text changes gets a new one, so an index never has to change
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 import zlib
@@ -22,7 +21,8 @@ from langchain_core.documents import Document
 from numpy.typing import NDArray
 
 from ragkit.corpus.filters import Filter, compile_filter
-from ragkit.documents.provenance import KEY, SCORE_KEY, Provenance, content_id, ensure_id, origin, provenance
+from ragkit.corpus.rows import Row, to_document, to_row
+from ragkit.documents.provenance import ensure_id
 from ragkit.errors import InputError, StaleSnapshotError, StoreError
 
 _SCHEMA = """
@@ -56,23 +56,11 @@ class Addition(NamedTuple):
     twin: int | None
 
 
-class Row(NamedTuple):
-    """A document as it is stored: `digest` is that of the indexed text, metadata and provenance are JSON."""
-
-    position: int
-    id: str
-    digest: str
-    source: str | None
-    text: str
-    metadata: str
-    provenance: str | None
-
-
 class Change(NamedTuple):
-    """What an upsert or delete touches: ids in the order given, rows to write, and what it means for the indexes."""
+    """What an upsert or delete touches: ids in the order given, rows to write by position, and what it means for the indexes."""
 
     ids: list[str]
-    rows: list[Row]
+    rows: list[tuple[int, Row]]
     additions: list[Addition]
     removed: list[int]
 
@@ -145,12 +133,12 @@ class Corpus:
         missing = len(set(wanted) - found.keys())
         if missing:
             raise StoreError(f"{missing} passages that the indexes know are not in {self._name}; index again")
-        return [_document(*found[position]) for position in wanted]
+        return [to_document(*found[position]) for position in wanted]
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The passages with these ids, in this order; unknown ids are left out, repeated ones given once."""
         rows = self._by_id(ids, "text, metadata, provenance")
-        return [_document(id_, *rows[id_]) for id_ in dict.fromkeys(ids) if id_ in rows]
+        return [to_document(id_, *rows[id_]) for id_ in dict.fromkeys(ids) if id_ in rows]
 
     def all_positions(self) -> Positions:
         """Every live position, ascending."""
@@ -197,33 +185,32 @@ class Corpus:
 
         Of several documents with one id the last counts. Raises `InputError` for metadata that JSON cannot hold exactly.
         """
-        drafts = {draft.id: draft for draft in map(_draft, map(ensure_id, documents))}
-        known = self._by_id(list(drafts), "position, digest, source, text, metadata, provenance")
-        fresh = [draft for id_, draft in drafts.items() if id_ not in known or known[id_][1] != draft.digest]
-        twins = self._twins([draft.digest for draft in fresh])
+        rows = {row.id: row for row in map(to_row, map(ensure_id, documents))}
+        known = self._by_id(list(rows), f"position, {', '.join(Row._fields[1:])}")
+        fresh = [row for row in rows.values() if row.id not in known or known[row.id][1] != row.digest]
+        twins = self._twins([row.digest for row in fresh])
         first = self._reserve(len(fresh))
-        new = {draft.id: first + n for n, draft in enumerate(fresh)}
-        rows = []
-        for id_, draft in drafts.items():
-            position = new[id_] if id_ in new else known[id_][0]
-            if known.get(id_) != (position, *draft.stored[1:]):
-                rows.append(Row(position, *draft.stored))
+        new = {row.id: first + n for n, row in enumerate(fresh)}
+        different = []
+        for row in rows.values():
+            position = new[row.id] if row.id in new else known[row.id][0]
+            if known.get(row.id) != (position, *row[1:]):
+                different.append((position, row))
         return Change(
-            list(drafts),
-            rows,
-            [Addition(new[draft.id], draft.indexed, twins.get(draft.digest)) for draft in fresh],
-            [known[draft.id][0] for draft in fresh if draft.id in known],
+            list(rows),
+            different,
+            [Addition(new[row.id], row.indexed, twins.get(row.digest)) for row in fresh],
+            [known[row.id][0] for row in fresh if row.id in known],
         )
 
     def apply(self, change: Change) -> None:
         """Write what `plan` found to be different."""
         with self._transaction():
-            for row in change.rows:
+            for _, row in change.rows:
                 self._retire("passages", "id", row.id)
             self._db.executemany(
-                "INSERT INTO passages (position, id, digest, source, text, metadata, provenance, born) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(*row, self.generation) for row in change.rows],
+                f"INSERT INTO passages (born, position, {', '.join(Row._fields)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(self.generation, position, *row) for position, row in change.rows],
             )
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -358,75 +345,6 @@ class Corpus:
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-
-
-class _Draft(NamedTuple):
-    """A document on its way into the corpus; the first six fields are stored."""
-
-    id: str
-    digest: str
-    source: str | None
-    text: str
-    metadata: str
-    provenance: str | None
-    indexed: str
-
-    @property
-    def stored(self) -> tuple[str, str, str | None, str, str, str | None]:
-        return self[:6]
-
-
-def _draft(document: Document) -> _Draft:
-    record = provenance(document)
-    text = document.page_content if record.passage is None else record.passage
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"document {document.id!r}: page_content holds a lone surrogate at character {error.start}; "
-            "decode the text with errors='replace'"
-        ) from None
-    # a score that a stage gave is no metadata of the user's
-    ours = {KEY, SCORE_KEY} if record.stages else {KEY}
-    metadata = {key: value for key, value in document.metadata.items() if key not in ours}
-    indexed = _indexed_text(text, record.headings)
-    place = origin(record)
-    return _Draft(
-        str(document.id),
-        content_id(indexed),
-        record.source,
-        text,
-        _exact_json(metadata, document.id),
-        None if place == Provenance() else json.dumps(place.to_json()),
-        indexed,
-    )
-
-
-def _indexed_text(text: str, headings: Sequence[str]) -> str:
-    """What indexes see of a passage: its text, preceded by the headings above it that the text does not already show."""
-    context = [heading for heading in headings if heading not in text]
-    return f"{' > '.join(context)}\n{text}" if context else text
-
-
-def _exact_json(metadata: dict[str, Any], id_: str | None) -> str:
-    for field, value in metadata.items():
-        try:
-            exact = isinstance(field, str) and json.loads(json.dumps(value, allow_nan=False)) == value
-        except (TypeError, ValueError):
-            exact = False
-        if not exact:
-            raise InputError(
-                f"document {id_!r}: metadata field {field!r} ({type(value).__name__}) does not survive JSON; "
-                "convert it to strings, finite numbers, true/false, null, lists or mappings of them"
-            )
-    return json.dumps(metadata)
-
-
-def _document(id_: str, text: str, metadata: str, record: str | None) -> Document:
-    fields = json.loads(metadata)
-    if record is not None:
-        fields[KEY] = json.loads(record)
-    return Document(id=id_, page_content=text, metadata=fields)
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
