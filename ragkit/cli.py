@@ -226,7 +226,8 @@ def _filter(entries: list[str] | None) -> dict[str, Any] | None:
         except ValueError:
             pass
         else:
-            if isinstance(spelled, int | float | None):
+            # what no number in the metadata can equal stays a string
+            if isinstance(spelled, int | float | None) and (spelled is None or abs(spelled) < 2**63):
                 choices.append(spelled)
         conditions.append({key: {"$in": choices}})
     return {"$and": conditions} if conditions else None

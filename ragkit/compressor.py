@@ -137,6 +137,7 @@ def _task(value: CompressorInput, config: RunnableConfig) -> Task:
         raise InputError("a compressor takes {'documents': [...], 'query': '...'}")
     if not isinstance(value["query"], str):
         raise InputError(f"query must be a string, not {type(value['query']).__name__}")
-    if stranger := next((item for item in value["documents"] if not isinstance(item, Document)), None):
-        raise InputError(f"documents must be LangChain Documents, not {type(stranger).__name__}")
+    for item in value["documents"]:
+        if not isinstance(item, Document):
+            raise InputError(f"documents must be LangChain Documents, not {type(item).__name__}")
     return Task(value["query"], [ensure_id(document) for document in value["documents"]], config)

@@ -49,8 +49,13 @@ def run_batch(
     ]
     try:
         results = work([patch_config(one, callbacks=run.get_child()) for run, one in zip(runs, configs, strict=True)])
+        _check_count(owner, results, inputs)
     except Exception as error:
         results = [error] * len(inputs)
+    except BaseException as error:  # an interrupt; the runs must not stay open
+        for run in runs:
+            _end(owner, run, error)
+        raise
     for run, result in zip(runs, results, strict=True):
         _end(owner, run, result)
     return _settle(results, return_exceptions)
@@ -74,8 +79,13 @@ async def arun_batch(
     ]
     try:
         results = await work([patch_config(one, callbacks=run.get_child()) for run, one in zip(runs, configs, strict=True)])
+        _check_count(owner, results, inputs)
     except Exception as error:
         results = [error] * len(inputs)
+    except BaseException as error:  # a cancellation; the runs must not stay open
+        for run in runs:
+            await _end(owner, run, error)
+        raise
     for run, result in zip(runs, results, strict=True):
         await _end(owner, run, result)
     return _settle(results, return_exceptions)
@@ -101,8 +111,13 @@ def _identity(owner: Owner, config: RunnableConfig) -> dict[str, Any]:
     return {"name": config.get("run_name") or owner.name, "run_id": config.get("run_id")}
 
 
+def _check_count(owner: Owner, results: Sequence[Any], inputs: Sequence[Any]) -> None:
+    if len(results) != len(inputs):
+        raise RuntimeError(f"{owner.name} gave {len(results)} results for {len(inputs)} questions")
+
+
 def _end(owner: Owner, run: Any, result: Any) -> Any:
-    if isinstance(result, Exception):
+    if isinstance(result, BaseException):
         return getattr(run, f"on_{owner.kind}_error")(result)
     return getattr(run, f"on_{owner.kind}_end")(owner.shown(result))
 

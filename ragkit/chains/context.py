@@ -42,8 +42,9 @@ class Citation:
     """A verbatim slice: `source_text[start:end] == text`, in characters of the decoded source.
 
     `n` is the number of the passage it stands in. For a document that ragkit did not split, `source` is its metadata's `source`,
-    or its id, and offsets count from the start of its text (from its metadata's `start_index`, where LangChain's splitters left
-    one). `line` and `page` are 1-based, None where the format has none.
+    or its id, and offsets count from the start of its text (from its metadata's `start_index`, where LangChain's splitters
+    left one); a document that somebody has rewritten is its own source, by its id. `line` and `page` are 1-based, None where
+    the format has none.
     """
 
     n: int

@@ -88,9 +88,9 @@ def _candidate(document: Document) -> _Candidate:
     return _Candidate(
         document=document,
         record=record,
-        source=record.source or (named if isinstance(named, str) and named else str(document.id)),
+        source=record.source or (named if isinstance(named, str) and named and not record.rewritten else str(document.id)),
         place=record.source or str(document.id),
-        start=record.start if record.source or not isinstance(begins, int) else begins,
+        start=record.start if record.source or record.rewritten or not isinstance(begins, int) else begins,
         text=passage_text(document),
         units=units,
         scores=record.unit_scores,

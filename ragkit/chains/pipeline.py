@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -17,7 +18,7 @@ from ragkit.chains.context import GroundedContext, Ranked, StageTrace
 from ragkit.chains.grounding import ground
 from ragkit.compressor import Compressor, Outcome
 from ragkit.corpus.filters import Filter
-from ragkit.documents.provenance import SCORE_KEY, ensure_id, passage_text, reanchored
+from ragkit.documents.provenance import KEY, SCORE_KEY, ensure_id, passage_text, reanchored
 from ragkit.documents.tokens import RegexTokenizer, Tokenizer, count_tokens
 from ragkit.errors import InputError
 from ragkit.pruners.base import Pruner
@@ -27,20 +28,12 @@ from ragkit.runs import Configs, Owner, arun_batch, run_batch
 from ragkit.store.store import Store
 
 
-class _Run(NamedTuple):
-    """What the stages made of a batch: final documents, the whole passages before pruning, and one trace per question."""
-
-    documents: Results
-    whole: Results
-    traces: list[list[StageTrace]]
-
-
 class _Step(NamedTuple):
     """One stage as something that answers a batch with outcomes."""
 
     name: str
-    run: Callable[[list[Any], list[RunnableConfig]], list[Outcome]]
-    arun: Callable[[list[Any], list[RunnableConfig]], Awaitable[list[Outcome]]]
+    run: Callable[[list[Any], list[RunnableConfig]], list[Outcome | Exception]]
+    arun: Callable[[list[Any], list[RunnableConfig]], Awaitable[list[Outcome | Exception]]]
     prunes: bool = False
     foreign: bool = False
 
@@ -101,10 +94,9 @@ class Pipeline(BatchedRetriever):
     ) -> list[GroundedContext]:
         """`ground` for many questions, each stage in one pass over all of them."""
 
-        def work(configs: list[RunnableConfig]) -> list[GroundedContext]:
-            arguments = self._arguments(questions, k, filter)
-            run = self._run(questions, configs, *arguments) if questions else _Run([], [], [])
-            return self._ground(questions, run, max_tokens, max_passages)
+        def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
+            ways = self._run(questions, configs, *self._arguments(questions, k, filter)) if questions else []
+            return self._ground(ways, max_tokens, max_passages)
 
         return run_batch(self._grounding, questions, config, work)
 
@@ -120,9 +112,9 @@ class Pipeline(BatchedRetriever):
     ) -> GroundedContext:
         """Async form of `ground`."""
 
-        async def work(configs: list[RunnableConfig]) -> list[GroundedContext]:
-            run = await self._arun([question], configs, *self._arguments([question], k, filter))
-            return await asyncio.to_thread(self._ground, [question], run, max_tokens, max_passages)
+        async def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
+            ways = await self._arun([question], configs, *self._arguments([question], k, filter))
+            return await asyncio.to_thread(self._ground, ways, max_tokens, max_passages)
 
         contexts: list[GroundedContext] = await arun_batch(self._grounding, [question], config, work)
         return contexts[0]
@@ -132,26 +124,30 @@ class Pipeline(BatchedRetriever):
         return self._owner._replace(kind="chain", name=f"{self.get_name()}.ground", inheritable_metadata=None)
 
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
-        return self._run(queries, configs, k, filter).documents
+        return [way.failure or way.documents for way in self._run(queries, configs, k, filter)]
 
     async def _aretrieve(
         self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
     ) -> Results:
-        return (await self._arun(queries, configs, k, filter)).documents
+        return [way.failure or way.documents for way in await self._arun(queries, configs, k, filter)]
 
-    def _run(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> _Run:
-        progress = _Progress(queries, k, self._corpus_size())
+    def _run(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> list[_Way]:
+        size = self._corpus_size()
+        ways = [_Way(query, config, k, size) for query, config in zip(queries, configs, strict=True)]
         for step in self._steps(k, filter):
-            progress.enter(step)
-            progress.leave(step, step.run(progress.inputs, list(configs)))
-        return progress.finish()
+            started, active = time.perf_counter(), [way for way in ways if way.failure is None]
+            outcomes = step.run([way.enter(step) for way in active], [way.config for way in active]) if active else []
+            _leave(step, active, outcomes, time.perf_counter() - started)
+        return ways
 
-    async def _arun(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> _Run:
-        progress = _Progress(queries, k, await asyncio.to_thread(self._corpus_size))
+    async def _arun(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> list[_Way]:
+        size = await asyncio.to_thread(self._corpus_size)
+        ways = [_Way(query, config, k, size) for query, config in zip(queries, configs, strict=True)]
         for step in self._steps(k, filter):
-            progress.enter(step)
-            progress.leave(step, await step.arun(progress.inputs, list(configs)))
-        return progress.finish()
+            started, active = time.perf_counter(), [way for way in ways if way.failure is None]
+            outcomes = await step.arun([way.enter(step) for way in active], [way.config for way in active]) if active else []
+            _leave(step, active, outcomes, time.perf_counter() - started)
+        return ways
 
     def _steps(self, k: int, filter: Filter | None) -> list[_Step]:
         options: dict[str, Any] = {}
@@ -171,64 +167,69 @@ class Pipeline(BatchedRetriever):
         return 0 if store is None else len(store)
 
     def _ground(
-        self, questions: Sequence[str], run: _Run, max_tokens: int | None, max_passages: int | None
-    ) -> list[GroundedContext]:
+        self, ways: Sequence[_Way], max_tokens: int | None, max_passages: int | None
+    ) -> list[GroundedContext | Exception]:
         store = self._store()
         tokenizer: Tokenizer = RegexTokenizer() if store is None else store.tokenizer
         return [
-            ground(
-                question,
-                documents,
+            way.failure
+            or ground(
+                way.query,
+                way.documents,
                 tokenizer,
-                tokens_retrieved=sum(count_tokens(tokenizer, [passage_text(document) for document in whole])),
+                tokens_retrieved=sum(count_tokens(tokenizer, [passage_text(document) for document in way.whole])),
                 max_tokens=self.max_tokens if max_tokens is None else max_tokens,
                 max_passages=self.max_passages if max_passages is None else max_passages,
-                trace=trace,
+                trace=way.trace,
             )
-            for question, documents, whole, trace in zip(questions, *run, strict=True)
+            for way in ways
         ]
 
 
-class _Progress:
-    """A batch on its way through the stages."""
+class _Way:
+    """One question on its way through the stages."""
 
-    def __init__(self, queries: Sequence[str], k: int, corpus_size: int) -> None:
-        self.queries, self.k = queries, k
-        self.inputs: list[Any] = list(queries)
-        self._documents: Results = []
-        self._whole: Results | None = None
-        self._entered = [corpus_size] * len(queries)
-        self._started = 0.0
-        self._traces: list[list[StageTrace]] = [[] for _ in queries]
+    def __init__(self, query: str, config: RunnableConfig, k: int, corpus_size: int) -> None:
+        self.query, self.config, self._k = query, config, k
+        self.failure: Exception | None = None
+        self.trace: list[StageTrace] = []
+        self._found: list[Document] | None = None
+        self._whole: list[Document] | None = None
+        self._entered = corpus_size
 
-    def enter(self, step: _Step) -> None:
-        if self._documents:
-            if step.prunes and self._whole is None:
-                self._cut()
-            self._entered = [len(documents) for documents in self._documents]
-            self.inputs = [
-                {"documents": documents, "query": query} for query, documents in zip(self.queries, self._documents, strict=True)
-            ]
-        self._started = time.perf_counter()
+    @property
+    def documents(self) -> list[Document]:
+        """What has come out so far, cut to k."""
+        return (self._found or [])[: self._k if self._whole is None else None]
 
-    def leave(self, step: _Step, outcomes: Sequence[Outcome]) -> None:
-        seconds = time.perf_counter() - self._started
-        results = [[ensure_id(document) for document in outcome.documents] for outcome in outcomes]
-        if step.foreign:
-            results = [_reanchor(before, after) for before, after in zip(self._documents, results, strict=True)]
-        self._documents = results
-        for trace, entered, documents, outcome in zip(self._traces, self._entered, results, outcomes, strict=True):
-            ranked = tuple(Ranked(str(document.id), document.metadata.get(SCORE_KEY)) for document in documents)
-            trace.append(StageTrace(step.name, seconds, entered, ranked, outcome.usage))
+    @property
+    def whole(self) -> list[Document]:
+        """The passages that were chosen, before anything shortened them."""
+        return self.documents if self._whole is None else self._whole
 
-    def finish(self) -> _Run:
-        if self._whole is None:
-            self._cut()
-        return _Run(self._documents, self._whole or [], self._traces)
+    def enter(self, step: _Step) -> Any:
+        """What the step is given."""
+        if self._found is None:
+            return self.query
+        if step.prunes and self._whole is None:
+            self._whole = self._found = self.documents
+        self._entered = len(self._found)
+        return {"documents": self._found, "query": self.query}
 
-    def _cut(self) -> None:
-        self._documents = [documents[: self.k] for documents in self._documents]
-        self._whole = self._documents
+    def leave(self, step: _Step, outcome: Outcome | Exception, seconds: float) -> None:
+        """Take over what the step has made of it."""
+        if isinstance(outcome, Exception):
+            self.failure = outcome
+            return
+        documents = _reanchored(self._found or [], outcome.documents) if step.foreign else outcome.documents
+        self._found = [ensure_id(document) for document in documents]
+        ranked = tuple(Ranked(str(document.id), document.metadata.get(SCORE_KEY)) for document in self._found)
+        self.trace.append(StageTrace(step.name, seconds, self._entered, ranked, outcome.usage))
+
+
+def _leave(step: _Step, ways: Sequence[_Way], outcomes: Sequence[Outcome | Exception], seconds: float) -> None:
+    for way, outcome in zip(ways, outcomes, strict=True):
+        way.leave(step, outcome, seconds)
 
 
 def compose(retriever: BaseRetriever, stage: BaseDocumentCompressor) -> Pipeline:
@@ -243,17 +244,30 @@ def _checked(stage: Any) -> BaseDocumentCompressor:
     return stage
 
 
-def _reanchor(before: Sequence[Document], after: Sequence[Document]) -> list[Document]:
-    known = {document.id: document for document in before}
-    return [reanchored(known[document.id], document) if document.id in known else document for document in after]
+def _reanchored(before: Sequence[Document], after: Sequence[Document]) -> list[Document]:
+    """What a foreign stage returned, matched with what it was given by id or, where it dropped the id, by place."""
+    known: dict[Any, Document] = {
+        key: document for document in before for key in (document.id, _place(document)) if key is not None
+    }
+    matched = [known.get(document.id) or known.get(_place(document)) for document in after]
+    return [document if was is None else reanchored(was, document) for was, document in zip(matched, after, strict=True)]
+
+
+def _place(document: Document) -> tuple[Any, ...] | None:
+    record = document.metadata.get(KEY) or {}
+    return (record["source"], record.get("start"), record.get("end")) if "source" in record else None
+
+
+def _outcome(result: list[Document] | Exception) -> Outcome | Exception:
+    return result if isinstance(result, Exception) else Outcome(list(result))
 
 
 def _retrieval(retriever: BaseRetriever, options: dict[str, Any]) -> _Step:
-    def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
-        return [Outcome(documents) for documents in retriever.batch(queries, configs, **options)]
+    def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
+        return [*map(_outcome, retriever.batch(queries, configs, return_exceptions=True, **options))]
 
-    async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
-        return [Outcome(documents) for documents in await retriever.abatch(queries, configs, **options)]
+    async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
+        return [*map(_outcome, await retriever.abatch(queries, configs, return_exceptions=True, **options))]
 
     return _Step(retriever.stage if isinstance(retriever, StoreRetriever) else retriever.get_name(), run, arun)
 
@@ -261,7 +275,9 @@ def _retrieval(retriever: BaseRetriever, options: dict[str, Any]) -> _Step:
 def _step(stage: BaseDocumentCompressor) -> _Step:
     """A compressor of ragkit's as it is; any other through LangChain's interface, traced under its own name."""
     if isinstance(stage, Compressor):
-        return _Step(getattr(stage, "stage", stage.get_name()), stage.outcomes, stage.aoutcomes, isinstance(stage, Pruner))
+        name = getattr(stage, "stage", stage.get_name())
+        run = partial(stage.outcomes, return_exceptions=True)
+        return _Step(name, run, partial(stage.aoutcomes, return_exceptions=True), isinstance(stage, Pruner))
 
     def compress(value: dict[str, Any], config: RunnableConfig) -> list[Document]:
         return list(stage.compress_documents(value["documents"], value["query"], config.get("callbacks")))
@@ -271,10 +287,10 @@ def _step(stage: BaseDocumentCompressor) -> _Step:
 
     runnable = RunnableLambda(compress, acompress, name=type(stage).__name__)
 
-    def run(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
-        return [Outcome(documents) for documents in runnable.batch(inputs, configs)]
+    def run_foreign(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
+        return [*map(_outcome, runnable.batch(inputs, configs, return_exceptions=True))]
 
-    async def arun(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome]:
-        return [Outcome(documents) for documents in await runnable.abatch(inputs, configs)]
+    async def arun_foreign(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
+        return [*map(_outcome, await runnable.abatch(inputs, configs, return_exceptions=True))]
 
-    return _Step(type(stage).__name__, run, arun, foreign=True)
+    return _Step(type(stage).__name__, run_foreign, arun_foreign, foreign=True)

@@ -103,7 +103,8 @@ class Corpus:
             if path is None or writable:
                 self._db.executescript(_SCHEMA)
             written = self._counter("written")
-            self._check_readable()
+            if not writable:
+                self._check_readable()
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {path}: {error}; delete the index directory and index again") from error
         if path is not None and written < generation - writable:
@@ -122,6 +123,8 @@ class Corpus:
     def documents(self, positions: Iterable[int]) -> list[Document]:
         """The passages at these positions, in this order. Raises `StoreError` if one is gone."""
         wanted = [int(position) for position in positions]
+        if not wanted:
+            self._rows("SELECT 1")  # finding nothing in a generation that is gone must not go unnoticed
         found = {
             position: (id_, text, metadata, record)
             for chunk in _chunks(wanted)
@@ -248,6 +251,7 @@ class Corpus:
         """Undo what a writer of a later, never published generation left behind."""
         with self._transaction():
             self._set("written", generation)
+            self._set("oldest", min(self._counter("oldest"), generation))
             for table in ("passages", "sources"):
                 self._db.execute(f"DELETE FROM {table} WHERE born > ?", (generation,))
                 self._db.execute(f"UPDATE {table} SET died = NULL WHERE died > ?", (generation,))
@@ -264,8 +268,9 @@ class Corpus:
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
-            nested = self._db.in_transaction
+            nested = False
             try:
+                nested = self._db.in_transaction
                 if not nested:
                     self._db.execute("BEGIN")  # the check and the query must see the same state
                 self._check_readable()
@@ -273,8 +278,14 @@ class Corpus:
             except sqlite3.Error as error:
                 raise StoreError(f"cannot read {self._name}: {error}") from error
             finally:
-                if not nested and self._db.in_transaction:
-                    self._db.execute("COMMIT")
+                self._leave(nested)
+
+    def _leave(self, nested: bool) -> None:
+        try:
+            if not nested and self._db.in_transaction:
+                self._db.execute("COMMIT")
+        except sqlite3.ProgrammingError:  # the database is closed, which whoever asked has been told
+            pass
 
     def _check_readable(self) -> None:
         if self._counter("oldest") > self.generation:

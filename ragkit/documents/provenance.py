@@ -49,6 +49,8 @@ class Provenance:
     passage: str | None = None
     spans: tuple[tuple[int, int], ...] | None = None
     unit_scores: tuple[float, ...] | None = None
+    rewritten: bool = False
+    """Whether somebody has changed the text so that it is no slice of the source any more."""
 
     def line(self, offset: int, text: str) -> int | None:
         """1-based line of the original file at `offset` of the passage `text`; None where the format has no lines."""
@@ -105,7 +107,7 @@ def provenance(document: Document) -> Provenance:
     if not data:
         return Provenance()
     record = Provenance.from_json(data)
-    return record if _fits(record, document.page_content) else Provenance(headings=record.headings, stages=record.stages)
+    return record if _fits(record, document.page_content) else _own_source(record)
 
 
 def reanchored(before: Document, after: Document) -> Document:
@@ -118,7 +120,7 @@ def reanchored(before: Document, after: Document) -> Document:
     whole, record = passage_text(before), provenance(before)
     start = whole.find(after.page_content)
     if start < 0:
-        return with_provenance(after, Provenance(headings=record.headings, stages=record.stages))
+        return with_provenance(after, _own_source(record))
     end = start + len(after.page_content)
     units = record.units and tuple(
         Unit(max(unit.start, start), min(unit.end, end), unit.kind)
@@ -126,6 +128,10 @@ def reanchored(before: Document, after: Document) -> Document:
         if unit.start < end and unit.end > start
     )
     return with_provenance(after, record, passage=whole, spans=((start, end),), units=units, unit_scores=None)
+
+
+def _own_source(record: Provenance) -> Provenance:
+    return Provenance(headings=record.headings, stages=record.stages, rewritten=True)
 
 
 def _fits(record: Provenance, text: str) -> bool:

@@ -119,7 +119,7 @@ class FaissIndex:
         index = cls(**json.loads((directory / "settings.json").read_text(encoding="utf-8")))
         index._positions = np.load(directory / "positions.npy")
         file = directory / "vectors.faiss"
-        if file.is_file():
+        if len(index._positions) or file.is_file():  # only an index that never held anything has no such file
             index._index = faiss.read_index(str(file), 0 if writable else faiss.IO_FLAG_MMAP_IFC)
         index._writable = writable
         return index

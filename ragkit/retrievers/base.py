@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import StageResult, with_stages
-from ragkit.errors import InputError, StaleSnapshotError
+from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking, empty_ranking
 from ragkit.retrievers.batched import BatchedRetriever, Results
 from ragkit.store.snapshot import Snapshot
@@ -69,9 +69,19 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
         """
         fields = {name: options.pop(name) for name in list(options) if name in cls.model_fields}
         indexes = cls.indexes(**options)
-        store = Store.memory(indexes) if path is None else Store.create(path, indexes)
-        store.upsert(list(documents))
-        return cls(store=store, **fields)
+        documents = list(documents)
+        if path is None:
+            retriever = cls(store=Store.memory(indexes), **fields)
+            retriever.store.upsert(documents)
+            return retriever
+        store = Store.create(path, indexes)
+        try:
+            retriever = cls(store=store, **fields)
+            store.upsert(documents)
+        except BaseException:
+            store.discard()  # an empty index would stand in the way of the next try
+            raise
+        return retriever
 
     @classmethod
     def from_texts(
@@ -114,30 +124,26 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """Documents by id, as they were given; unknown ids are left out."""
-        return self.store.snapshot.get(ids)
+        return self.store.read(lambda snapshot: snapshot.get(ids))
 
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
         asked = [query for query in queries if query.strip()]
-        try:
-            snapshot = self.store.snapshot
+
+        def search(snapshot: Snapshot) -> Results:
             return self._materialise(snapshot, queries, self.rank(snapshot, asked, k, filter) if asked else [])
-        except StaleSnapshotError:
-            if not self.store.refresh():
-                raise
-            return self._retrieve(queries, configs, k, filter)
+
+        return self.store.read(search)
 
     async def _aretrieve(
         self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
     ) -> Results:
         asked = [query for query in queries if query.strip()]
-        try:
-            snapshot = self.store.snapshot
+
+        async def search(snapshot: Snapshot) -> Results:
             ranked = await self.arank(snapshot, asked, k, filter) if asked else []
             return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
-        except StaleSnapshotError:
-            if not await asyncio.to_thread(self.store.refresh):
-                raise
-            return await self._aretrieve(queries, configs, k, filter)
+
+        return await self.store.aread(search)
 
     def _materialise(self, snapshot: Snapshot, queries: Sequence[str], ranked: Sequence[Ranked]) -> Results:
         """Rankings to documents, with one look-up for all questions; a blank question has no hits."""

@@ -19,7 +19,8 @@ from ragkit.runs import Configs, Owner, arun_batch, no_more, run_batch
 if TYPE_CHECKING:
     from ragkit.chains.pipeline import Pipeline
 
-Results = list[list[Document]]
+Results = Sequence[list[Document] | Exception]
+"""Per question its documents, or what went wrong with it."""
 _KNOWN = "a retriever takes k and filter"
 
 
@@ -57,7 +58,7 @@ class BatchedRetriever(BaseRetriever):
         filter: Filter | None = None,
     ) -> list[Document]:
         config = RunnableConfig(callbacks=run_manager.get_child())
-        return self._retrieve([query], [config], *self._arguments([query], k, filter))[0]
+        return _only(self._retrieve([query], [config], *self._arguments([query], k, filter)))
 
     async def _aget_relevant_documents(
         self,
@@ -68,7 +69,7 @@ class BatchedRetriever(BaseRetriever):
         filter: Filter | None = None,
     ) -> list[Document]:
         config = RunnableConfig(callbacks=run_manager.get_child())
-        return (await self._aretrieve([query], [config], *self._arguments([query], k, filter)))[0]
+        return _only(await self._aretrieve([query], [config], *self._arguments([query], k, filter)))
 
     def batch(
         self,
@@ -121,6 +122,13 @@ class BatchedRetriever(BaseRetriever):
     @property
     def _owner(self) -> Owner:
         return Owner("retriever", self.get_name(), self.tags, self.metadata, dict(self._get_ls_params()))
+
+
+def _only(results: Results) -> list[Document]:
+    [result] = results
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def check_k(k: Any) -> int:

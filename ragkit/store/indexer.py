@@ -76,11 +76,11 @@ def index_paths(
     """
     started = time.perf_counter()
     roots = [os.path.abspath(path) for path in paths]
-    own = None if store.path is None else os.path.abspath(store.path)
-    known = store.snapshot.corpus.file_digests()
+    own = None if store.path is None else os.path.realpath(store.path)
+    known = store.read(lambda snapshot: snapshot.corpus.file_digests())
     # a file or folder that is gone may be named, to have its passages removed; anything else that is not there is a mistake
     there = [root for root in roots if os.path.lexists(root) or not any(_below(file, root) for file in known)]
-    files = [str(file) for file in find_files(there, exclude) if own is None or not _below(str(file), own)]
+    files = [str(file) for file in find_files(there, exclude) if own is None or not _below(os.path.realpath(file), own)]
     with store.write() as draft:
         given = {"size": size, "overlap": overlap, "language": language, "text_field": text_field}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -120,7 +120,7 @@ class _Run:
         except UnreadableFile as error:
             self._skip(file, error.reason, gone=not os.path.lexists(file))
             return
-        if not data.strip():
+        if not data.decode("utf-8", "replace").strip("\ufeff \t\r\n\f\v\xa0\u3000"):
             self._skip(file, "empty", gone=True)
             return
         digest = hashlib.blake2b(data + repr(self.settings).encode(), digest_size=16).hexdigest()

@@ -12,12 +12,13 @@ The generation before the published one is kept, so that a reader that is just o
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from filelock import FileLock, Timeout
 from langchain_core.documents import Document
@@ -28,7 +29,7 @@ from ragkit.encoders.base import Encoder, Progress
 from ragkit.encoders.factory import EncoderLike, as_encoder
 from ragkit.encoders.languages import iso_code
 from ragkit.encoders.lexical import Analyzer
-from ragkit.errors import InputError, StoreError
+from ragkit.errors import InputError, StaleSnapshotError, StoreError
 from ragkit.store.draft import Draft
 from ragkit.store.loader import GENERATIONS as _GENERATIONS
 from ragkit.store.loader import Loader
@@ -39,6 +40,7 @@ from ragkit.store.text_index import DenseIndex, LexicalIndex, TextIndex
 
 _DATABASE = "corpus.sqlite"
 _LOCK = "lock"
+T = TypeVar("T")
 
 
 class Store:
@@ -54,6 +56,7 @@ class Store:
         self._split: dict[str, Any] | None = None  # of an in-memory store; a directory has it in its manifest
         self._writing = threading.RLock()
         self._draft: Draft | None = None
+        self._moving = threading.Lock()
 
     @classmethod
     def memory(cls, indexes: Mapping[str, TextIndex]) -> Self:
@@ -92,11 +95,30 @@ class Store:
         return cls(Path(path), _read(Path(path), loader), loader)
 
     def refresh(self) -> bool:
-        """Move on to the generation that is published now; returns whether it is another one."""
+        """Move on to the generation that is published now; returns whether it is a later one."""
         if self.path is None or read_manifest(self.path).generation == self.snapshot.corpus.generation:
             return False
-        self.snapshot = _read(self.path, self._loader)
-        return True
+        return self._move(_read(self.path, self._loader))
+
+    def read(self, use: Callable[[Snapshot], T]) -> T:
+        """What `use` makes of the snapshot; asked again if the snapshot turns out to be too old to be read."""
+        snapshot = self.snapshot
+        try:
+            return use(snapshot)
+        except StaleSnapshotError:
+            if not self.refresh() and self.snapshot is snapshot:
+                raise
+        return self.read(use)
+
+    async def aread(self, use: Callable[[Snapshot], Awaitable[T]]) -> T:
+        """Like `read`, without blocking the event loop."""
+        snapshot = self.snapshot
+        try:
+            return await use(snapshot)
+        except StaleSnapshotError:
+            if not await asyncio.to_thread(self.refresh) and self.snapshot is snapshot:
+                raise
+        return await self.aread(use)
 
     def __enter__(self) -> Self:
         return self
@@ -108,8 +130,16 @@ class Store:
         """Release the database."""
         self.snapshot.corpus.close()
 
+    def discard(self) -> None:
+        """Close the store and delete its files; the directory itself stays."""
+        self.close()
+        if self.path is not None:
+            shutil.rmtree(self.path / _GENERATIONS, ignore_errors=True)
+            for name in (MANIFEST, _DATABASE, _LOCK):
+                (self.path / name).unlink(missing_ok=True)
+
     def __len__(self) -> int:
-        return len(self.snapshot)
+        return self.read(len)
 
     @property
     def encoder(self) -> Encoder | None:
@@ -184,10 +214,18 @@ class Store:
                 if draft.dirty:
                     manifest = _publish(path, manifest, draft)
                     published = True
-                    self.snapshot = Snapshot(corpus, manifest.indexes, indexes.__getitem__)
+                    self._move(Snapshot(corpus, manifest.indexes, indexes.__getitem__))
             finally:
                 if not published:
                     corpus.close()
+
+    def _move(self, snapshot: Snapshot) -> bool:
+        """Never backwards: a refresh may have read the manifest before a write of this very store."""
+        with self._moving:
+            later = snapshot.corpus.generation > self.snapshot.corpus.generation
+            if later:
+                self.snapshot = snapshot
+            return later
 
 
 def _read(path: Path, loader: Loader) -> Snapshot:

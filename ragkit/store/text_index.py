@@ -11,7 +11,7 @@ import numpy as np
 
 from ragkit.encoders.base import Encoder, Progress
 from ragkit.encoders.lexical import Analyzer, Vocabulary
-from ragkit.errors import StoreError
+from ragkit.errors import InputError, StoreError
 from ragkit.indexes.base import Positions, Ranking
 from ragkit.indexes.bm25 import BM25Index
 
@@ -154,7 +154,13 @@ class DenseIndex:
             rows, positions = zip(*known, strict=True)
             vectors[list(rows)] = self.index.reconstruct(np.asarray(positions, np.int64))
         if fresh:
-            vectors[fresh] = self.encoder.encode_documents([texts[row] for row in fresh], progress)
+            encoded = np.asarray(self.encoder.encode_documents([texts[row] for row in fresh], progress))
+            if encoded.shape != (len(fresh), self.index.dimension) or not np.isfinite(encoded).all():
+                raise InputError(
+                    f"encoder {self.encoder.fingerprint.get('model')!r}: gave vectors of shape {encoded.shape}, or not finite; "
+                    f"needed are finite ones of shape {(len(fresh), self.index.dimension)}"
+                )
+            vectors[fresh] = encoded
         return vectors
 
     def add(self, positions: Positions, prepared: Any) -> None:

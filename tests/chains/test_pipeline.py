@@ -231,6 +231,58 @@ def test_own_filters_are_kept_when_a_call_brings_another(make_encoder: Any) -> N
             assert pipeline.invoke("words", filter={"tenant": 1}) == []
 
 
+class Dropper(BaseDocumentCompressor):
+    """A foreign compressor that makes new documents without ids, as LangChain's extractors do."""
+
+    shout: bool = False
+
+    def compress_documents(self, documents: Any, query: str, callbacks: Any = None) -> Any:
+        return [
+            Document(page_content=d.page_content.upper() if self.shout else d.page_content[9:40], metadata=d.metadata)
+            for d in documents
+        ]
+
+
+def test_a_foreign_stage_may_drop_ids(tmp_path: Path, make_encoder: Any) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(TEXTS))
+    store = Store.memory(bm25_and_dense(make_encoder()))
+    index_paths(store, [path], size=40)
+    context = (HybridRetriever(store=store, k=3) >> Dropper()).ground("apple number 3")
+    assert {citation.source for citation in context.citations} == {str(path)}
+    assert all(path.read_text()[c.start : c.end] == c.text for c in context.citations)
+    shouted = (HybridRetriever(store=store, k=3) >> Dropper(shout=True)).ground("apple number 3")
+    assert all(passage.source == passage.id for passage in shouted.passages)
+
+
+async def test_one_failing_question_fails_alone_in_a_pipeline(store: Store) -> None:
+    pipeline = HybridRetriever(store=store, k=2) >> Costly() >> LengthReranker()
+    for results in (
+        pipeline.batch(["apple", "bad"], return_exceptions=True),
+        await pipeline.abatch(["apple", "bad"], return_exceptions=True),
+    ):
+        assert len(results[0]) == 2
+        assert isinstance(results[1], ValueError)
+    for ask in (pipeline.invoke, pipeline.ground):
+        with pytest.raises(ValueError, match="broken"):
+            ask("bad")
+
+
+async def test_a_cancelled_batch_closes_its_runs(store: Store) -> None:
+    class Slow(LengthReranker):
+        async def aprocess(self, tasks: Sequence[Task]) -> Any:
+            await asyncio.sleep(30)
+
+    recorder = Recorder()
+    task = asyncio.create_task((HybridRetriever(store=store) >> Slow()).aground("apple", config={"callbacks": [recorder]}))
+    while len(recorder.starts) < 3:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(recorder.errors) == 2
+
+
 class Costly(LengthReranker):
     """Reports what it cost, fails on one question, and calls a runnable of its own."""
 

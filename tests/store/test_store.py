@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from langchain_core.documents import Document
@@ -13,6 +14,8 @@ from langchain_core.documents import Document
 import ragkit.store.store as store_module
 from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, StoreError
 from ragkit.errors import StaleSnapshotError
+from ragkit.rerankers.base import Reranker
+from ragkit.store.indexer import index_paths
 from ragkit.store.manifest import read_manifest
 from ragkit.store.store import Store, bm25_and_dense
 from ragkit.store.text_index import DenseIndex
@@ -344,3 +347,116 @@ def test_several_dense_indexes_have_their_own_encoders(tmp_path: Path, make_enco
     with Store.open(tmp_path / "index", encoder=encoders) as store:
         parts = [DenseRetriever(store=store, index_name=name) for name in ("small", "large")]
         assert HybridRetriever(retrievers=parts).invoke("green pear")[0].id == "b"
+
+
+def test_threads_move_on_together(index: Path, make_encoder: Any) -> None:
+    errors: list[BaseException] = []
+    with Store.open(index, encoder=make_encoder()) as reader, Store.open(index, encoder=make_encoder()) as writer:
+        done = threading.Event()
+
+        def search(store: Store) -> None:
+            try:
+                while not done.is_set():
+                    assert len(HybridRetriever(store=store, filter={"n": 1}).invoke("apple")) == 3
+                    assert len((BM25Retriever(store=store) >> Nothing()).invoke("apple")) > 0
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=search, args=(store,)) for store in (reader, reader, reader, writer, writer)]
+        for thread in threads:
+            thread.start()
+        for n in range(20):
+            writer.upsert([Document(id="a", page_content=f"red apple {n}", metadata={"n": 1})])
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+class Nothing(Reranker):
+    def scores(self, tasks: Any) -> Any:
+        return [np.zeros(len(task.documents)) for task in tasks]
+
+
+def test_a_reader_far_behind_that_finds_nothing_moves_on(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as reader, Store.open(index, encoder=make_encoder()) as writer:
+        retriever = BM25Retriever(store=reader)
+        assert retriever.invoke("zebra") == []
+        for n in range(3):
+            writer.upsert([Document(id=f"z{n}", page_content="zebra")])
+        assert len(retriever.invoke("zebra")) == 3
+        for n in range(3):
+            writer.delete([f"z{n}"])
+        assert retriever.get(["z0"]) == []
+        assert len(reader) == 3
+
+
+def test_every_reader_two_generations_behind_is_served(index: Path, make_encoder: Any, tmp_path: Path) -> None:
+    (tmp_path / "new.txt").write_text("apple pie")
+    uses: list[Any] = [
+        lambda store: (BM25Retriever(store=store) >> Nothing()).invoke("apple"),
+        lambda store: (BM25Retriever(store=store) >> Nothing()).ground("apple").passages,
+        lambda store: BM25Retriever(store=store).get(["a"]),
+        lambda store: [len(store)],
+        lambda store: [index_paths(store, [tmp_path / "new.txt"]).passages],
+    ]
+    for n, use in enumerate(uses):
+        with Store.open(index, encoder=make_encoder()) as reader, Store.open(index, encoder=make_encoder()) as writer:
+            for m in range(2):
+                writer.upsert([Document(id="a", page_content=f"red apple {n} {m}")])
+            assert use(reader)
+
+
+def test_a_refresh_never_goes_back(index: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.open(index, encoder=make_encoder()) as store, Store.open(index, encoder=make_encoder()) as other:
+        other.upsert([Document(id="x", page_content="x")])
+        read = store_module._read
+
+        def slow(path: Path, loader: Any) -> Any:
+            snapshot = read(path, loader)
+            monkeypatch.setattr(store_module, "_read", read)
+            store.upsert([Document(id="y", page_content="yak")])
+            return snapshot
+
+        monkeypatch.setattr(store_module, "_read", slow)
+        store.refresh()
+        assert ids(BM25Retriever(store=store).invoke("yak")) == ["y"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, "shape"])
+def test_bad_vectors_lose_nothing(make_encoder: Any, bad: Any) -> None:
+    encoder = make_encoder()
+    good = encoder.encode_documents
+    encoder.encode_documents = lambda texts, progress=None: np.ones((1, 3)) if bad == "shape" else good(texts) * bad
+    store = Store.memory(bm25_and_dense(encoder))
+    with pytest.raises(InputError, match="encoder 'hash'"):
+        store.upsert([Document(id="a", page_content="one"), Document(id="b", page_content="two")])
+    assert len(store) == 0
+    encoder.encode_documents = good
+    store.upsert([Document(id="a", page_content="one"), Document(id="b", page_content="two")])
+    assert [len(store.snapshot.index(name)) for name in ("bm25", "dense")] == [2, 2]
+
+
+def test_a_failed_from_documents_can_be_repeated(tmp_path: Path, make_encoder: Any) -> None:
+    for fault in ({"metadatas": [{"x": object()}]}, {"k": 0}):
+        with pytest.raises(ValueError, match="x|k"):
+            HybridRetriever.from_texts(["text"], path=tmp_path / "new", encoder=make_encoder(), **fault)  # type: ignore[arg-type]
+    retriever = HybridRetriever.from_texts(["text"], path=tmp_path / "new", encoder=make_encoder())
+    assert len(retriever.invoke("text")) == 1
+
+
+def test_a_closed_store_says_so(index: Path, make_encoder: Any) -> None:
+    store = Store.open(index, encoder=make_encoder())
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        BM25Retriever(store=store).invoke("apple")
+
+
+def test_lost_manifest_can_be_made_anew(index: Path, make_encoder: Any) -> None:
+    with Store.open(index, encoder=make_encoder()) as store:
+        store.upsert([Document(page_content="one more")])
+    (index / "manifest.json").unlink()
+    with Store.create(index, bm25_and_dense(make_encoder())) as store:
+        assert len(store) == 0
+        store.upsert([Document(page_content="again")])
+        assert len(store) == 1
