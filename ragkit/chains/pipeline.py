@@ -246,9 +246,7 @@ def _checked(stage: Any) -> BaseDocumentCompressor:
 
 def _reanchored(before: Sequence[Document], after: Sequence[Document]) -> list[Document]:
     """What a foreign stage returned, matched with what it was given by id or, where it dropped the id, by place."""
-    known: dict[Any, Document] = {
-        key: document for document in before for key in (document.id, _place(document)) if key is not None
-    }
+    known: dict[Any, Document] = {key: was for was in before for key in (was.id, _place(was)) if key is not None}
     matched = [known.get(document.id) or known.get(_place(document)) for document in after]
     return [document if was is None else reanchored(was, document) for was, document in zip(matched, after, strict=True)]
 

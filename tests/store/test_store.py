@@ -439,7 +439,7 @@ def test_bad_vectors_lose_nothing(make_encoder: Any, bad: Any) -> None:
 
 def test_a_failed_from_documents_can_be_repeated(tmp_path: Path, make_encoder: Any) -> None:
     for fault in ({"metadatas": [{"x": object()}]}, {"k": 0}):
-        with pytest.raises(ValueError, match="x|k"):
+        with pytest.raises(ValueError, match=r"x|k"):
             HybridRetriever.from_texts(["text"], path=tmp_path / "new", encoder=make_encoder(), **fault)  # type: ignore[arg-type]
     retriever = HybridRetriever.from_texts(["text"], path=tmp_path / "new", encoder=make_encoder())
     assert len(retriever.invoke("text")) == 1
