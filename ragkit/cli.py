@@ -214,13 +214,13 @@ def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipe
 
 
 def _filter(entries: list[str] | None) -> dict[str, Any] | None:
-    """KEY=VALUE matches the string VALUE, or the number, true, false or null that it spells."""
+    """KEY=VALUE matches the string VALUE, or the number, true, false or null that it spells; a source also by its relative path."""
     conditions = []
     for entry in entries or []:
         key, equals, value = entry.partition("=")
         if not equals or not key:
             raise InputError(f"--filter takes KEY=VALUE, got {entry!r}")
-        choices: list[Any] = [value]
+        choices: list[Any] = [value, os.path.abspath(value)] if key == "source" else [value]
         try:
             spelled = json.loads(value)
         except ValueError:

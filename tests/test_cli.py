@@ -116,6 +116,12 @@ def test_filter(index: Path, condition: str, hits: int) -> None:
     assert len(answer("search", index, "moon", "--filter", condition)["hits"]) == hits
 
 
+def test_filter_by_a_relative_path(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    hits = answer("search", index, "bananas cars", "--filter", "source=cars.txt")["hits"]
+    assert {hit["source"] for hit in hits} == {str(folder / "cars.txt")}
+
+
 def test_blank_question_abstains(index: Path) -> None:
     found = answer("ask", index, "  ")
     assert (found["answer"], found["abstained"], found["citations"]) == ("", True, [])
