@@ -214,7 +214,7 @@ def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipe
 
 
 def _filter(entries: list[str] | None) -> dict[str, Any] | None:
-    """KEY=VALUE matches the string VALUE, or the number, true, false or null that it spells; a source also by its relative path."""
+    """KEY=VALUE matches the string VALUE, or the number, true, false or null it spells; a source also by its relative path."""
     conditions = []
     for entry in entries or []:
         key, equals, value = entry.partition("=")
