@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,8 +55,6 @@ class Snapshot:
 
     async def asearch(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[Ranking]:
         """Like `search`, without blocking the event loop."""
-        import asyncio
-
         allowed = await asyncio.to_thread(self._positions, filter)
         return await (await asyncio.to_thread(self.index, name)).asearch(queries, k, allowed)
 

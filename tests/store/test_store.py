@@ -428,7 +428,7 @@ def test_a_refresh_never_goes_back(index: Path, make_encoder: Any, monkeypatch: 
 def test_bad_vectors_lose_nothing(make_encoder: Any, bad: Any) -> None:
     encoder = make_encoder()
     good = encoder.encode_documents
-    encoder.encode_documents = lambda texts, progress=None: np.ones((1, 3)) if bad == "shape" else good(texts) * bad
+    encoder.encode_documents = lambda texts, progress=None: np.ones((1, 3)) if bad == "shape" else good(texts) + bad
     store = Store.memory(bm25_and_dense(encoder))
     with pytest.raises(InputError, match="encoder 'hash'"):
         store.upsert([Document(id="a", page_content="one"), Document(id="b", page_content="two")])
