@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
+import numpy.ma  # else np.unique imports it at first use, and Python 3.11 can fail if that happens in several threads
 from numpy.typing import NDArray
 
 Positions = NDArray[np.int64]

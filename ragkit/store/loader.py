@@ -14,6 +14,8 @@ from ragkit.store.manifest import Manifest, read_manifest
 from ragkit.store.text_index import KINDS, TextIndex
 
 GENERATIONS = "generations"
+# numpy parses the header of an .npy file as Python, and Python 3.11 can fail if two threads do so at once
+_one_at_a_time = threading.Lock()
 
 
 class Loader:
@@ -46,7 +48,8 @@ class Loader:
         if kind is None:
             raise StoreError(f"index {name!r} of {path} is of the unknown kind {settings['kind']!r}; use a newer ragkit")
         try:
-            return kind.load(home, settings, lambda: self.encoder(name), writable=writable)
+            with _one_at_a_time:
+                return kind.load(home, settings, lambda: self.encoder(name), writable=writable)
         except RagkitError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError is how faiss reports bad files
