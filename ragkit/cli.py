@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
 
     from ragkit.chains.answer import Answer
-    from ragkit.chains.context import Citation
     from ragkit.chains.pipeline import Pipeline
     from ragkit.store.indexer import IndexReport
 
@@ -75,7 +74,7 @@ def index(
 ) -> None:
     """Bring an index up to date with files and folders; only what changed is read again."""
     from ragkit.documents.files import check_paths
-    from ragkit.documents.split import check_sizes
+    from ragkit.documents.split import SplitSettings
     from ragkit.encoders.languages import iso_code
     from ragkit.store.indexer import index_paths
     from ragkit.store.manifest import NAME
@@ -88,7 +87,7 @@ def index(
             raise InputError(f"--language: {out} was built for {store.language!r}, not {code!r}; index into another directory")
     else:
         # before the directory is made, so that a mistake leaves nothing behind
-        check_sizes(size or 200, overlap or 0)
+        SplitSettings.of({"size": size, "overlap": overlap})
         check_paths(paths)
         store = Store.create(out, bm25_and_dense(encoder, language or "english"))
     with store, _progress(quiet) as progress:
@@ -204,10 +203,7 @@ def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipe
     from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
     from ragkit.chains.pipeline import Pipeline
 
-    if config is not None:
-        settings = read_config(config)
-    else:
-        settings = PipelineConfig(retriever={"type": "hybrid"}, stages=[{"type": "extractive"}], k=5)
+    settings = PipelineConfig(stages=[{"type": "extractive"}]) if config is None else read_config(config)
     if encoder is not None:
         settings = settings.model_copy(update={"encoder": encoder})
     return build_pipeline(Pipeline, settings, directory)
@@ -309,17 +305,13 @@ def _print_answer(answer: Answer, *, budget: bool) -> None:
         return
     for citation in answer.citations:
         typer.echo(_indent(_printable(citation.text)))
-        typer.secho(f"    [{citation.n}] {_cited(citation)}", dim=True)
+        typer.secho(f"    [{citation.n}] {_place(citation.source, citation.line, citation.page)}", dim=True)
     context = answer.context
     saved = 1 - context.tokens_kept / context.tokens_retrieved if context.tokens_retrieved else 0
     typer.echo(
         f"\n{len(context.passages)} passages, {context.tokens_retrieved} tokens retrieved, "
         f"{context.tokens_kept} kept ({saved:.0%} saved)"
     )
-
-
-def _cited(citation: Citation) -> str:
-    return _place(citation.source, citation.line, citation.page)
 
 
 def _place(source: str, line: int | None, page: int | None) -> str:

@@ -48,7 +48,7 @@ def ground(
     documents: Sequence[Document],
     tokenizer: Tokenizer,
     *,
-    tokens_retrieved: int | None = None,
+    whole: Sequence[Document] | None = None,
     max_tokens: int | None = None,
     max_passages: int | None = None,
     trace: Sequence[StageTrace] = (),
@@ -57,8 +57,9 @@ def ground(
 
     Text that an earlier passage already shows (the same document again, or an overlapping passage of one source) is left out.
     `max_tokens` bounds the tokens of the prompt-ready text: whole sentences are taken, the best first (by the pruner's score if
-    there is one, else in order of rank), and shown in their original order. `tokens_retrieved` defaults to the tokens of the
-    whole passages. Raises `InputError` for a bound that is not positive.
+    there is one, else in order of rank), and shown in their original order. `whole` are the documents that were chosen before
+    pruning, whose passages count as retrieved; by default they are those given. Raises `InputError` for a bound that is not
+    positive.
     """
     for name, value in (("max_tokens", max_tokens), ("max_passages", max_passages)):
         if value is not None and value <= 0:
@@ -69,12 +70,11 @@ def ground(
         passages = _within_budget(candidates, tokenizer, max_tokens)
         if candidates and not passages:
             _log.warning("max_tokens=%d is too small for any sentence; the context is empty", max_tokens)
-    if tokens_retrieved is None:
-        tokens_retrieved = sum(count_tokens(tokenizer, [passage_text(document) for document in documents]))
+    retrieved = documents if whole is None else whole
     return GroundedContext(
         question=question,
         passages=passages,
-        tokens_retrieved=tokens_retrieved,
+        tokens_retrieved=sum(count_tokens(tokenizer, [passage_text(document) for document in retrieved])),
         tokens_kept=sum(count_tokens(tokenizer, [passage.text for passage in passages])),
         trace=tuple(trace),
     )

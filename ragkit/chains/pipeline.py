@@ -18,8 +18,8 @@ from ragkit.chains.context import GroundedContext, Ranked, StageTrace
 from ragkit.chains.grounding import ground
 from ragkit.compressor import Compressor, Outcome
 from ragkit.corpus.filters import Filter
-from ragkit.documents.provenance import KEY, SCORE_KEY, ensure_id, passage_text, reanchored
-from ragkit.documents.tokens import RegexTokenizer, Tokenizer, count_tokens
+from ragkit.documents.provenance import SCORE_KEY, ensure_id, place, reanchored
+from ragkit.documents.tokens import RegexTokenizer, Tokenizer
 from ragkit.errors import InputError
 from ragkit.pruners.base import Pruner
 from ragkit.retrievers.base import StoreRetriever
@@ -78,9 +78,10 @@ class Pipeline(BatchedRetriever):
         config: RunnableConfig | None = None,
     ) -> GroundedContext:
         """Numbered, cited, budgeted context for one question; arguments override the pipeline's own."""
-        return self.ground_batch([question], max_tokens=max_tokens, max_passages=max_passages, k=k, filter=filter, config=config)[
-            0
-        ]
+        [context] = self.ground_batch(
+            [question], max_tokens=max_tokens, max_passages=max_passages, k=k, filter=filter, config=config
+        )
+        return context
 
     def ground_batch(
         self,
@@ -116,8 +117,9 @@ class Pipeline(BatchedRetriever):
             ways = await self._arun([question], configs, *self._arguments([question], k, filter))
             return await asyncio.to_thread(self._ground, ways, max_tokens, max_passages)
 
-        contexts: list[GroundedContext] = await arun_batch(self._grounding, [question], config, work)
-        return contexts[0]
+        [context] = await arun_batch(self._grounding, [question], config, work)
+        grounded: GroundedContext = context
+        return grounded
 
     @property
     def _grounding(self) -> Owner:
@@ -177,7 +179,7 @@ class Pipeline(BatchedRetriever):
                 way.query,
                 way.documents,
                 tokenizer,
-                tokens_retrieved=sum(count_tokens(tokenizer, [passage_text(document) for document in way.whole])),
+                whole=way.whole,
                 max_tokens=self.max_tokens if max_tokens is None else max_tokens,
                 max_passages=self.max_passages if max_passages is None else max_passages,
                 trace=way.trace,
@@ -246,14 +248,9 @@ def _checked(stage: Any) -> BaseDocumentCompressor:
 
 def _reanchored(before: Sequence[Document], after: Sequence[Document]) -> list[Document]:
     """What a foreign stage returned, matched with what it was given by id or, where it dropped the id, by place."""
-    known: dict[Any, Document] = {key: was for was in before for key in (was.id, _place(was)) if key is not None}
-    matched = [known.get(document.id) or known.get(_place(document)) for document in after]
+    known: dict[Any, Document] = {key: was for was in before for key in (was.id, place(was)) if key is not None}
+    matched = [known.get(document.id) or known.get(place(document)) for document in after]
     return [document if was is None else reanchored(was, document) for was, document in zip(matched, after, strict=True)]
-
-
-def _place(document: Document) -> tuple[Any, ...] | None:
-    record = document.metadata.get(KEY) or {}
-    return (record["source"], record.get("start"), record.get("end")) if "source" in record else None
 
 
 def _outcome(result: list[Document] | Exception) -> Outcome | Exception:

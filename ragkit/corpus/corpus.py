@@ -66,10 +66,9 @@ class Change(NamedTuple):
 
 
 class SourceText(NamedTuple):
-    """A decoded source: its name, the file it came from, a digest of that file and of how it was read, and its text."""
+    """A decoded source: its name, a digest of the file it came from and of how that was read, and its text."""
 
     name: str
-    file: str
     digest: str
     text: str
 
@@ -212,7 +211,8 @@ class Corpus:
             for _, row in change.rows:
                 self._retire("passages", "id", row.id)
             self._db.executemany(
-                f"INSERT INTO passages (born, position, {', '.join(Row._fields)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO passages (born, position, {', '.join(Row._fields)}) "
+                f"VALUES ({', '.join('?' * (2 + len(Row._fields)))})",
                 [(self.generation, position, *row) for position, row in change.rows],
             )
 

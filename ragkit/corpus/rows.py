@@ -25,8 +25,8 @@ class Row(NamedTuple):
     @property
     def indexed(self) -> str:
         """What indexes see of the passage."""
-        record = json.loads(self.provenance) if self.provenance else {}
-        return _indexed_text(self.text, record.get("headings", ()))
+        record = Provenance.from_json(json.loads(self.provenance)) if self.provenance else Provenance()
+        return _indexed_text(self.text, record.headings)
 
 
 def to_row(document: Document) -> Row:

@@ -15,9 +15,9 @@ from ragkit.documents.markdown import front_matter_title
 from ragkit.documents.model import Block, Skipped, Source
 from ragkit.documents.pdf import read_pdf
 from ragkit.documents.records import read_records
-from ragkit.documents.unreadable import UnreadableFile
+from ragkit.documents.unreadable import EmptyFile, UnreadableFile
 
-__all__ = ["UnreadableFile", "find_files", "load", "load_bytes", "read_file"]
+__all__ = ["EmptyFile", "UnreadableFile", "find_files", "load", "load_bytes", "read_file"]
 
 _WIDE_MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -34,8 +34,8 @@ def load(path: Path, *, text_field: str = "text") -> tuple[list[Source], list[Sk
 def load_bytes(data: bytes, path: Path, *, text_field: str = "text") -> tuple[list[Source], list[Skipped]]:
     """As `load`, for the content of a file that has been read already; `path` gives name and format."""
     name = os.path.abspath(path)
-    if not data:
-        raise UnreadableFile(name, "empty")
+    if not data or data.isspace():
+        raise EmptyFile(name, "only white space" if data else "empty")
     suffix = path.suffix.lower()
     if suffix == ".pdf":
         text, pages = read_pdf(data, name)
@@ -68,7 +68,7 @@ def _decode(data: bytes, name: str) -> str:
     if text is None:
         raise UnreadableFile(name, "binary, not text")
     if all(map(is_white, text)):
-        raise UnreadableFile(name, "only white space")
+        raise EmptyFile(name, "only white space")
     return text
 
 

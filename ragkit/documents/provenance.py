@@ -110,6 +110,13 @@ def provenance(document: Document) -> Provenance:
     return record if _fits(record, document.page_content) else _own_source(record)
 
 
+def place(document: Document) -> tuple[str, int, int | None] | None:
+    """Source, start and end that a document carries, whatever has become of its text; None if it came from no source."""
+    data = document.metadata.get(KEY)
+    record = Provenance.from_json(data) if data else Provenance()
+    return None if record.source is None else (record.source, record.start, record.end)
+
+
 def reanchored(before: Document, after: Document) -> Document:
     """`after`, which somebody made of `before`, with its place in the source if its text is still a slice of the passage.
 

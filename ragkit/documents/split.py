@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from langchain_core.documents import Document
@@ -23,6 +23,26 @@ from ragkit.errors import InputError
 
 _BATCH = 4096
 _MIN_SIZE = 8
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How files become passages. `size` and `overlap` count tokens, `language` is an ISO 639-1 code for sentence boundaries, and
+    `text_field` the field of a JSON record that holds its text. Raises `InputError` for sizes that do not go together.
+    """
+
+    size: int = 200
+    overlap: int = 0
+    language: str = "en"
+    text_field: str = "text"
+
+    def __post_init__(self) -> None:
+        check_sizes(self.size, self.overlap)
+
+    @classmethod
+    def of(cls, *layers: Mapping[str, Any]) -> Self:
+        """Settings from mappings, later ones first; None leaves a setting to the others."""
+        return cls(**{name: value for layer in layers for name, value in layer.items() if value is not None})
 
 
 class _Section(NamedTuple):

@@ -12,3 +12,7 @@ class UnreadableFile(RagkitError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class EmptyFile(UnreadableFile):
+    """A file that holds no text: nothing at all, or only white space."""

@@ -70,11 +70,7 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
         fields = {name: options.pop(name) for name in list(options) if name in cls.model_fields}
         indexes = cls.indexes(**options)
         documents = list(documents)
-        if path is None:
-            retriever = cls(store=Store.memory(indexes), **fields)
-            retriever.store.upsert(documents)
-            return retriever
-        store = Store.create(path, indexes)
+        store = Store.memory(indexes) if path is None else Store.create(path, indexes)
         try:
             retriever = cls(store=store, **fields)
             store.upsert(documents)

@@ -12,9 +12,9 @@ from pathlib import Path
 from langchain_core.documents import Document
 
 from ragkit.corpus.corpus import SourceText
-from ragkit.documents.loaders import UnreadableFile, find_files, load_bytes, read_file
+from ragkit.documents.loaders import EmptyFile, UnreadableFile, find_files, load_bytes, read_file
 from ragkit.documents.model import Skipped
-from ragkit.documents.split import split
+from ragkit.documents.split import SplitSettings, split
 from ragkit.documents.tokens import Tokenizer
 from ragkit.store.draft import Draft
 from ragkit.store.store import Store
@@ -22,16 +22,6 @@ from ragkit.store.store import Store
 _BATCH = 512
 FileProgress = Callable[[int, int], None]
 """Called with the number of files done and the number of files in all."""
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """How files become passages."""
-
-    size: int = 200
-    overlap: int = 0
-    language: str = "en"
-    text_field: str = "text"
 
 
 @dataclass
@@ -77,16 +67,14 @@ def index_paths(
     started = time.perf_counter()
     roots = [os.path.abspath(path) for path in paths]
     own = None if store.path is None else os.path.realpath(store.path)
-    known = store.read(lambda snapshot: snapshot.corpus.file_digests())
-    # a file or folder that is gone may be named, to have its passages removed; anything else that is not there is a mistake
-    there = [root for root in roots if os.path.lexists(root) or not any(_below(file, root) for file in known)]
-    files = [str(file) for file in find_files(there, exclude) if own is None or not _below(os.path.realpath(file), own)]
+    given = {"size": size, "overlap": overlap, "language": language, "text_field": text_field}
     with store.write() as draft:
-        given = {"size": size, "overlap": overlap, "language": language, "text_field": text_field}
-        changes = {name: value for name, value in given.items() if value is not None}
-        settings = _Settings(**{"language": store.language or "en", **(draft.split or {}), **changes})
+        settings = SplitSettings.of({"language": store.language}, draft.split or {}, given)
         draft.split_with(asdict(settings))
         run = _Run(draft, settings, store.tokenizer)
+        # a file or folder that is gone may be named, to have its passages removed; anything else that is not there is a mistake
+        there = [root for root in roots if os.path.lexists(root) or not any(_below(file, root) for file in run.known)]
+        files = [str(file) for file in find_files(there, exclude) if own is None or not _below(os.path.realpath(file), own)]
         for done, file in enumerate(files):
             if progress:
                 progress(done, len(files))
@@ -106,7 +94,7 @@ def index_paths(
 class _Run:
     """One pass over the files: compares, queues new passages, and encodes them in batches that span files."""
 
-    def __init__(self, draft: Draft, settings: _Settings, tokenizer: Tokenizer) -> None:
+    def __init__(self, draft: Draft, settings: SplitSettings, tokenizer: Tokenizer) -> None:
         self.draft, self.settings, self.tokenizer = draft, settings, tokenizer
         self.known = draft.corpus.file_digests()
         self.report = IndexReport()
@@ -120,9 +108,6 @@ class _Run:
         except UnreadableFile as error:
             self._skip(file, error.reason, gone=not os.path.lexists(file))
             return
-        if not data.decode("utf-8", "replace").strip("\ufeff \t\r\n\f\v\xa0\u3000"):
-            self._skip(file, "empty", gone=True)
-            return
         digest = hashlib.blake2b(data + repr(self.settings).encode(), digest_size=16).hexdigest()
         if self.known.get(file) == digest:
             self.report.files += 1
@@ -130,7 +115,7 @@ class _Run:
         try:
             sources, skipped = load_bytes(data, Path(file), text_field=self.settings.text_field)
         except UnreadableFile as error:
-            self._skip(file, error.reason)
+            self._skip(file, error.reason, gone=isinstance(error, EmptyFile))
             return
         self.report.files += 1
         self.report.skipped += skipped
@@ -142,7 +127,7 @@ class _Run:
                 source, self.tokenizer, size=settings.size, overlap=settings.overlap, language=settings.language
             )
         ]
-        texts = [SourceText(source.name, file, digest, source.text) for source in sources]
+        texts = [SourceText(source.name, digest, source.text) for source in sources]
         self._replace(file, documents, texts)
 
     def forget(self, file: str) -> None:

@@ -31,8 +31,7 @@ from ragkit.encoders.languages import iso_code
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError, StaleSnapshotError, StoreError
 from ragkit.store.draft import Draft
-from ragkit.store.loader import GENERATIONS as _GENERATIONS
-from ragkit.store.loader import Loader
+from ragkit.store.loader import GENERATIONS, Loader
 from ragkit.store.manifest import NAME as MANIFEST
 from ragkit.store.manifest import Manifest, check_files, link_files, publish, read_manifest, seal, sync_directory
 from ragkit.store.snapshot import Snapshot
@@ -40,6 +39,7 @@ from ragkit.store.text_index import DenseIndex, LexicalIndex, TextIndex
 
 _DATABASE = "corpus.sqlite"
 _LOCK = "lock"
+_FILES = (MANIFEST, f"{MANIFEST}.draft", _DATABASE, f"{_DATABASE}-journal", _LOCK)
 T = TypeVar("T")
 
 
@@ -61,8 +61,7 @@ class Store:
     @classmethod
     def memory(cls, indexes: Mapping[str, TextIndex]) -> Self:
         """An empty store that lives as long as the process."""
-        settings = {name: {**index.settings, "kind": index.kind} for name, index in indexes.items()}
-        return cls(None, Snapshot(Corpus(None, 1), settings, indexes.__getitem__), Loader.of(indexes))
+        return cls(None, Snapshot(Corpus(None, 1), _described(indexes), indexes.__getitem__), Loader.of(indexes))
 
     @classmethod
     def create(cls, path: str | Path, indexes: Mapping[str, TextIndex]) -> Self:
@@ -71,8 +70,7 @@ class Store:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; an index needs a directory")
         path.mkdir(parents=True, exist_ok=True)
-        ours = {_DATABASE, f"{_DATABASE}-journal", _GENERATIONS, _LOCK, MANIFEST, f"{MANIFEST}.draft"}
-        if not {entry.name for entry in path.iterdir()} <= ours:
+        if not {entry.name for entry in path.iterdir()} <= {GENERATIONS, *_FILES}:
             raise InputError(f"{path} is not empty and holds no ragkit index; choose another directory")
         with _locked(path):
             if (path / MANIFEST).exists():
@@ -134,8 +132,8 @@ class Store:
         """Close the store and delete its files; the directory itself stays."""
         self.close()
         if self.path is not None:
-            shutil.rmtree(self.path / _GENERATIONS, ignore_errors=True)
-            for name in (MANIFEST, _DATABASE, _LOCK):
+            shutil.rmtree(self.path / GENERATIONS, ignore_errors=True)
+            for name in _FILES:
                 (self.path / name).unlink(missing_ok=True)
 
     def __len__(self) -> int:
@@ -228,6 +226,10 @@ class Store:
             return later
 
 
+def _described(indexes: Mapping[str, TextIndex]) -> dict[str, dict[str, Any]]:
+    return {name: {**index.settings, "kind": index.kind} for name, index in indexes.items()}
+
+
 def _read(path: Path, loader: Loader) -> Snapshot:
     manifest = read_manifest(path)
     try:
@@ -243,7 +245,7 @@ def _read(path: Path, loader: Loader) -> Snapshot:
 
 def _publish(path: Path, previous: Manifest, draft: Draft) -> Manifest:
     generation = draft.corpus.generation
-    generations = path / _GENERATIONS
+    generations = path / GENERATIONS
     home = generations / str(generation)
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
@@ -255,7 +257,7 @@ def _publish(path: Path, previous: Manifest, draft: Draft) -> Manifest:
             index.save(home / name)
     manifest = Manifest(
         generation=generation,
-        indexes={name: {**index.settings, "kind": index.kind} for name, index in draft.indexes.items()},
+        indexes=_described(draft.indexes),
         split=draft.split,
         files=seal(home, path, previous),
     )

@@ -193,10 +193,9 @@ class DenseIndex:
 
         own = encoder()
         built, given = settings["encoder"], dict(own.fingerprint)
+        differing = sorted(key for key in built.keys() | given.keys() if built.get(key) != given.get(key))
         # a digest of the weights says more than the name of the folder they lie in
-        ignored = {"model"} if "digest" in built.keys() & given.keys() else set[str]()
-        if any(built.get(key) != given.get(key) for key in (built.keys() | given.keys()) - ignored):
-            differing = sorted(key for key in built.keys() | given.keys() if built.get(key) != given.get(key))
+        if differing and not (differing == ["model"] and "digest" in given):
             raise StoreError(
                 f"this index was built with encoder {built.get('model')!r}, not {given.get('model')!r} "
                 f"(different: {', '.join(differing)}); open it with that encoder, or index again"

@@ -185,9 +185,9 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 def test_sources_are_replaced_per_file() -> None:
     corpus = Corpus(None, 1)
-    corpus.replace_sources({"f": [SourceText("f#1", "f", "d1", "ä\r\n"), SourceText("f#2", "f", "d1", "two")]})
+    corpus.replace_sources({"f": [SourceText("f#1", "d1", "ä\r\n"), SourceText("f#2", "d1", "two")]})
     assert corpus.source_text("f#1") == "ä\r\n"
-    corpus.replace_sources({"f": [SourceText("f#2", "f", "d2", "new")]})
+    corpus.replace_sources({"f": [SourceText("f#2", "d2", "new")]})
     assert corpus.source_text("f#1") is None
     assert corpus.sources() == ["f#2"]
     assert corpus.file_digests() == {"f": "d2"}

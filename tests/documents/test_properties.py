@@ -1,9 +1,7 @@
 """What holds for every text: block parsers, sentences and the splitter on random documents and on real ones."""
 
-import os
 import re
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +16,6 @@ from ragkit.documents.sentences import units, units_of
 from ragkit.documents.split import split
 from ragkit.documents.tokens import RegexTokenizer
 
-DATA = Path(os.environ.get("RAGKIT_DATA", Path(__file__).parents[2].parent / "shared/data"))
 PARSERS = [markdown_blocks, rst_blocks, text_blocks]
 PIECES = [
     *("# One", "## Two {#two}", "### `three`", "Title\n=====", "Sub\n---", "=====\nOver\n=====", "#", "~~~~~"),
@@ -239,10 +236,8 @@ def test_any_html_gives_sound_blocks(pieces):
 
 
 @pytest.mark.parametrize("corpus", ["docs_fastapi", "docs_pypa", "docs_fastapi_ja"])
-def test_real_documents(corpus):
-    folder = DATA / corpus / "files"
-    if not folder.is_dir():
-        pytest.skip(f"no data at {folder}; set RAGKIT_DATA")
+def test_real_documents(corpus, data):
+    folder = data / corpus / "files"
     files = list(find_files([folder]))
     assert {str(path) for path in files} == {str(p) for p in folder.rglob("*") if p.suffix in (".md", ".rst")}
     for path in files:

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 
 import ir_measures
 import numpy as np
-import pytest
 
 from ragkit.encoders.lexical import Analyzer, Vocabulary
 from ragkit.indexes.bm25 import BM25Index
 
-DATA = Path(os.environ.get("RAGKIT_DATA", Path(__file__).parents[3] / "shared/data")) / "scifact"
 
+def test_scifact(data: Path) -> None:
+    folder = data / "scifact"
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the SciFact data in {DATA}")
-def test_scifact() -> None:
     def lines(name: str) -> list[dict[str, str]]:
-        with gzip.open(DATA / name, "rt", encoding="utf-8") as stream:
+        with gzip.open(folder / name, "rt", encoding="utf-8") as stream:
             return [json.loads(line) for line in stream]
 
     docs = lines("corpus.jsonl.gz")
-    qrels = list(ir_measures.read_trec_qrels(_trec((DATA / "qrels/test.tsv").read_text())))
+    qrels = list(ir_measures.read_trec_qrels(_trec((folder / "qrels/test.tsv").read_text())))
     wanted = {qrel.query_id for qrel in qrels}
     questions = {q["_id"]: q["text"] for q in lines("queries.jsonl.gz") if q["_id"] in wanted}
 
