@@ -1,0 +1,143 @@
+"""A Provence model: pairs in, judgements out; windows, batches, the memo, and one instance per checkpoint."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from ragkit.encoders.dense import equal_batches
+from ragkit.encoders.folder import locate
+from ragkit.encoders.pairs import PairTokenizer
+from ragkit.errors import InputError, RagkitError
+from ragkit.provence.family import Family
+from ragkit.provence.memo import Memo
+from ragkit.provence.pair import Judged, Network, Pair
+from ragkit.provence.windows import cut, merge, normalized
+
+SHIPPED = Path(__file__).parents[1] / "models" / "provence-minilm"
+"""ragkit's own model."""
+_CHUNK = 1024  # pairs tokenized at a time: bounds memory, and still finds neighbours of equal length
+_SHORTEST = 16
+
+_shared: WeakValueDictionary[tuple[Path, str, str | None, int | None, int], ProvenceModel] = WeakValueDictionary()
+# so that stages made one after the other, as in a sweep of thresholds, do not each load the weights
+_latest: deque[ProvenceModel] = deque(maxlen=2)
+_loading = Lock()
+
+
+class ProvenceModel:
+    """Scores passages for questions and says of every token whether it is worth keeping, in one forward pass.
+
+    A passage longer than the model's window is read in overlapping windows; nothing is cut off. What was judged lately is
+    remembered, so a pair that comes again, as behind a reranker, costs nothing. May be used from several threads.
+    """
+
+    def __init__(self, network: Network, family: Family, tokenizer: PairTokenizer, *, batch_tokens: int = 8192) -> None:
+        """`tokenizer` makes the windows that `network` reads; `from_pretrained` puts the three together."""
+        if batch_tokens < 1:
+            raise InputError(f"batch_tokens: must be at least 1, not {batch_tokens}")
+        self.family = family
+        self._network = network
+        self._tokenizer = tokenizer
+        self._batch_tokens = batch_tokens
+        self._memo = Memo()
+
+    def __repr__(self) -> str:
+        return f"ProvenceModel({self.family.name!r})"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int = 8192,
+    ) -> ProvenceModel:
+        """The model in a folder or of a hub name; None is ragkit's own.
+
+        `device` None is a GPU where there is one; `dtype` is "float32", "bfloat16" or "float16", None the second on a GPU and the
+        first elsewhere. `max_length` counts the tokens of a window, special ones included; None is what the model was trained
+        on, and more is refused. `batch_tokens` is the most tokens, padding included, that go through the model at once. Equal
+        arguments give the same instance while it is in use: reranker and pruner share weights and memo. Raises `InputError` or
+        `RagkitError` for what cannot be loaded.
+        """
+        from ragkit.encoders.network import best_device
+
+        folder = _folder(model).resolve()
+        device = device or best_device()
+        with _loading:
+            key = (folder, device, dtype, max_length, batch_tokens)
+            found = _shared.get(key)
+            if found is None:
+                found = _shared[key] = cls._load(folder, device, dtype, max_length, batch_tokens)
+            _latest.append(found)
+            return found
+
+    @classmethod
+    def _load(cls, folder: Path, device: str, dtype: str | None, max_length: int | None, batch_tokens: int) -> ProvenceModel:
+        from ragkit.provence.checkpoints import load_checkpoint
+
+        if max_length is not None and max_length < _SHORTEST:
+            raise InputError(f"max_length: must be at least {_SHORTEST}, not {max_length}")
+        network, family = load_checkpoint(folder, device, dtype)
+        if max_length is not None and max_length > family.max_length:
+            raise InputError(f"max_length: {family.name} takes at most {family.max_length} tokens, not {max_length}")
+        tokenizer = PairTokenizer(folder, max_length or family.max_length, "reranking and pruning")
+        return cls(network, family, tokenizer, batch_tokens=batch_tokens)
+
+    def judge(self, pairs: Sequence[Pair], *, batch_tokens: int | None = None) -> list[Judged]:
+        """A judgement of each pair, with the activation of the model's family applied to the score.
+
+        `batch_tokens` overrides the model's own for this call. Scores that are not numbers are handed on as they are.
+        """
+        judged = self._memo.find(pairs)
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in judged]
+        for start in range(0, len(new), _CHUNK):
+            chunk = new[start : start + _CHUNK]
+            judged |= zip(chunk, self._read(chunk, batch_tokens or self._batch_tokens), strict=True)
+        self._memo.add({pair: judged[pair] for pair in new})
+        return [judged[pair] for pair in pairs]
+
+    def _read(self, pairs: Sequence[Pair], batch_tokens: int) -> list[Judged]:
+        """`judge`, without the memo."""
+        if self.family.normalize_question:
+            pairs = [pair._replace(question=normalized(pair.question)) for pair in pairs]
+        per_pair = cut(self._tokenizer, pairs)
+        windows = [window for its_windows in per_pair for window in its_windows]
+        rank = np.zeros(len(windows))
+        keep = [np.empty(0, np.float32)] * len(windows)
+        for batch in equal_batches([len(window.ids) for window in windows], batch_tokens):
+            logits = self._network([windows[i] for i in batch])
+            rank[batch] = logits.rank
+            for i, its_keep in zip(batch, logits.keep, strict=True):
+                keep[i] = its_keep
+        judged, end = [], 0
+        for its_windows in per_pair:
+            start, end = end, end + len(its_windows)
+            judged.append(self._finished(merge(its_windows, rank[start:end], keep[start:end], self._tokenizer.overlap)))
+        return judged
+
+    def _finished(self, judged: Judged) -> Judged:
+        for array in judged[1:]:
+            array.setflags(write=False)  # everybody who asks again gets the same arrays
+        return judged._replace(score=_sigmoid(judged.score) if self.family.activation == "sigmoid" else judged.score)
+
+
+def _sigmoid(logit: float) -> float:
+    with np.errstate(invalid="ignore"):
+        return float(np.exp(-np.logaddexp(0, -logit)))
+
+
+def _folder(model: str | Path | None) -> Path:
+    if model is not None:
+        return locate(model)
+    if not SHIPPED.is_dir():
+        raise RagkitError(f"model: ragkit's own is missing at {SHIPPED}; install ragkit again or pass the path of a model")
+    return SHIPPED
