@@ -1,93 +1,82 @@
-"""Evidence kept against text removed, for the model-free pruners over a sweep of thresholds.
+"""The gold evidence that pruners keep for the text they remove: Provence beside similarity, BM25, position and chance.
 
-    python benchmarks/pruning.py squad --split train        # writes benchmarks/results/pruning-squad-train.md
-    python benchmarks/pruning.py hotpotqa --split train
+    python benchmarks/pruning.py                                # the evaluation sets below, and a summary of all: pruning.md
+    python benchmarks/pruning.py qed:dev --model PATH           # one set, another model; --model may be repeated
+    python benchmarks/pruning.py squad:train hotpotqa:train --no-models --questions 1000
 
-Datasets are folders below $RAGKIT_DATA (default: ../shared/data) with `sentences.<split>.jsonl.gz`: question, passage,
-sentences and gold sentences. A passage without gold sentences counts as irrelevant.
+The last one is how the default threshold of `ExtractivePruner` was chosen: its files have the sweeps of the model-free pruners.
+A set is a folder below $RAGKIT_DATA (default: ../shared/data) and a split; each writes benchmarks/results/pruning-SET-SPLIT.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from langchain_core.documents import Document
-
-from ragkit import ExtractivePruner, provenance
-from ragkit.documents.model import Unit
-from ragkit.documents.provenance import Provenance, with_provenance
-from ragkit.evaluation.datasets import read_jsonl
+from ragkit.evaluation.command import baseline_pruners, data_folder, model_pruners
+from ragkit.evaluation.compare import Result, evaluate_pruners, summarise
+from ragkit.evaluation.pruning import recall_at
+from ragkit.evaluation.report import markdown, tables
+from ragkit.evaluation.sentences import SentenceDataset, load_sentences
+from ragkit.evaluation.tables import Table, number
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("RAGKIT_DATA", ROOT.parent / "shared" / "data"))
-THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+SETS = ("squad:test", "hotpotqa:dev", "qed:dev", "selqa:test", "scifact:test")
 
 
-def as_document(row: dict[str, Any]) -> Document:
-    """The passage of one row, with the dataset's own sentences as its units."""
-    ends = np.cumsum([len(sentence) for sentence in row["sentences"]]).tolist()
-    units = []
-    for sentence, end in zip(row["sentences"], ends, strict=True):
-        start = end - len(sentence.lstrip())
-        units.append(Unit(start, max(start, end - len(sentence) + len(sentence.rstrip()))))
-    document = Document(id=f"{row['query_id']} {row['corpus_id']}", page_content="".join(row["sentences"]))
-    return with_provenance(document, Provenance(units=tuple(units)))
+def by_setting(dataset: SentenceDataset, results: Sequence[Result]) -> list[str]:
+    """The tables again for each `setting` of the questions, where a dataset tells several apart."""
+    settings = [question.record.get("setting") for question in dataset.questions]
+    parts = []
+    for setting in sorted({setting for setting in settings if setting is not None}):
+        chosen = [number for number, its_setting in enumerate(settings) if its_setting == setting]
+        of_setting = [summarise(result.name, result.scored.of_questions(chosen)) for result in results]
+        parts += [f"## Only {setting}: {len(chosen)} questions", *(table.markdown() for table in tables(of_setting, ()))]
+    return parts
+
+
+def at_equal_compression(datasets: Sequence[SentenceDataset], runs: Sequence[Sequence[Result]]) -> Table:
+    """Gold sentences that every pruner keeps when it removes as much text as the first one does as it is configured."""
+    rows = []
+    for dataset, results in zip(datasets, runs, strict=True):
+        removed = results[0].configured.removed
+        kept = [number(recall_at(result.curve, removed)) for result in results]
+        rows.append((f"{dataset.name} {dataset.split}", f"{removed:.0%}", *kept))
+    caption = f"Gold sentences kept when the text removed is what {runs[0][0].name} removes as configured"
+    return Table(caption, ("dataset", "text removed", *(result.name for result in runs[0])), rows)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--questions", type=int, default=1000, help="how many questions to use, from the start of the file")
+    parser.add_argument("sets", nargs="*", metavar="SET:SPLIT", help=f"default: {' '.join(SETS)}")
+    parser.add_argument("--questions", type=int, help="how many questions to use, from the start of each file; default: all")
+    parser.add_argument("--model", action="append", default=[], help="path or hub name; default: the packaged model")
+    parser.add_argument("--no-models", action="store_true", help="only the pruners that need no training")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
-    folder = DATA / arguments.dataset
-    texts = {record["_id"]: record["text"] for record in read_jsonl(folder / "queries.jsonl")}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in read_jsonl(folder / f"sentences.{arguments.split}.jsonl"):
-        if row["query_id"] in rows or len(rows) < arguments.questions:
-            rows.setdefault(row["query_id"], []).append(row)
-    inputs: list[Any] = [
-        {"query": texts[question], "documents": [as_document(row) for row in its_rows]} for question, its_rows in rows.items()
-    ]
-    gold = [set(row["gold"]) for its_rows in rows.values() for row in its_rows]
-    lines = [
-        f"{arguments.dataset} {arguments.split}, first {len(rows)} questions, {len(gold)} passages "
-        f"({sum(map(bool, gold))} with gold sentences)",
-        "",
-        "| scorer | threshold | gold sentences kept | text removed, relevant | text removed, irrelevant |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for scorer in ("dense", "bm25", "hybrid"):
-        pruner = ExtractivePruner(scorer=scorer, threshold=0, drop_empty=False)
-        records = [provenance(document) for documents in pruner.batch(inputs) for document in documents]
-        for threshold in THRESHOLDS:
-            lines.append(f"| {scorer} | {threshold:.1f} | {' | '.join(measure(records, gold, threshold))} |")
-    table = "\n".join(
-        [*lines, "", f"`python benchmarks/pruning.py {arguments.dataset} --split {arguments.split} --questions {len(rows)}`", ""]
-    )
-    print(table)
-    (ROOT / "benchmarks" / "results" / f"pruning-{arguments.dataset}-{arguments.split}.md").write_text(table)
-
-
-def measure(records: list[Provenance], gold: list[set[int]], threshold: float) -> list[str]:
-    """Share of gold sentences kept; mean share of characters removed from passages with and without gold sentences."""
-    kept, total, removed = 0, 0, {True: [], False: []}
-    for record, its_gold in zip(records, gold, strict=True):
-        units, scores = record.units or (), np.array(record.unit_scores or ())
-        keep = (scores >= threshold) & (scores > 0)
-        kept += sum(bool(keep[at]) for at in its_gold)
-        total += len(its_gold)
-        lengths = np.array([unit.end - unit.start for unit in units])
-        removed[bool(its_gold)].append(1 - lengths[keep].sum() / max(lengths.sum(), 1))
-    return [
-        f"{kept / max(total, 1):.3f}",
-        *(f"{np.mean(removed[side]):.3f}" if removed[side] else "-" for side in (True, False)),
-    ]
+    os.environ.setdefault("RAGKIT_DATA", str(ROOT.parent / "shared" / "data"))
+    models = {} if arguments.no_models else model_pruners(arguments.model)
+    pruners = {**models, **baseline_pruners()}
+    swept = list(models) or ["hybrid", "embedding", "BM25"]
+    options = "".join(f" --model {model}" for model in arguments.model)
+    options += " --no-models" * arguments.no_models + f" --questions {arguments.questions}" * bool(arguments.questions)
+    datasets, runs = [], []
+    for name in arguments.sets or SETS:
+        folder, _, split = name.partition(":")
+        dataset = load_sentences(data_folder(folder), split or None, arguments.questions)
+        results = evaluate_pruners(dataset, pruners)
+        command = f"`python benchmarks/pruning.py {dataset.name}:{dataset.split}{options}`"
+        text = "\n\n".join([markdown(dataset, results, swept).rstrip(), *by_setting(dataset, results), command]) + "\n"
+        (arguments.output / f"pruning-{dataset.name}-{dataset.split}.md").write_text(text, "utf-8")
+        datasets.append(dataset)
+        runs.append(results)
+    summary = at_equal_compression(datasets, runs).markdown()
+    print(summary)
+    if not arguments.sets:
+        (arguments.output / "pruning.md").write_text(f"{summary}\n\n`python benchmarks/pruning.py{options}`\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""`ragkit eval-pruner`: how much evidence a pruner keeps for how much text it removes, beside baselines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragkit.errors import InputError
+
+if TYPE_CHECKING:
+    from ragkit.evaluation.compare import Result
+    from ragkit.evaluation.sentences import SentenceDataset
+    from ragkit.pruners.base import Pruner
+
+
+def eval_pruner(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A folder of data, or its name below $RAGKIT_DATA.")],
+    split: Annotated[str | None, typer.Option(help="Default: test, else dev, else the first by name.")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="Only that many, from the start; default: all.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Path or hub name of a Provence model; may be repeated. Default: the packaged one.")
+    ] = None,
+    baselines: Annotated[bool, typer.Option(help="Compare with pruners that need no training.")] = True,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write report.md, sweep.csv and curve.svg there.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Measure how much gold evidence a pruner keeps for how much text it removes."""
+    from ragkit.evaluation.compare import evaluate_pruners
+    from ragkit.evaluation.curve import load_matplotlib
+    from ragkit.evaluation.report import write_report
+    from ragkit.evaluation.sentences import load_sentences
+
+    if output is not None:
+        load_matplotlib()
+    labelled = load_sentences(data_folder(dataset), split, questions)
+    models = model_pruners(model or [])
+    pruners = {**models, **(baseline_pruners() if baselines else {})}
+    with _progress(quiet) as progress:
+        results = evaluate_pruners(labelled, pruners, progress)
+    _print(labelled, results, models)
+    if output is not None:
+        write_report(labelled, results, models, output)
+
+
+def data_folder(dataset: str) -> Path:
+    """The folder of that path, or of that name below $RAGKIT_DATA. Raises `InputError` if there is neither."""
+    home = os.environ.get("RAGKIT_DATA")
+    for folder in (Path(dataset), *([Path(home) / dataset] if home else [])):
+        if folder.is_dir():
+            return folder
+    known = f"nor one below RAGKIT_DATA ({home})" if home else "and RAGKIT_DATA, below which it could be, is not set"
+    raise InputError(f"DATASET: {dataset} is no folder, {known}")
+
+
+def model_pruners(models: list[str]) -> dict[str, Pruner]:
+    """Provence pruners by the name that tables show; of the packaged model, if none is named."""
+    from ragkit.pruners.provence import ProvencePruner
+
+    if not models:
+        return {"Provence": ProvencePruner()}
+    return {model: ProvencePruner(model=model) for model in models}
+
+
+def baseline_pruners() -> dict[str, Pruner]:
+    """What a trained pruner is compared with: similarity, term overlap, position, chance."""
+    from ragkit.encoders.factory import as_encoder
+    from ragkit.evaluation.baselines import KeepAll, Lead, Random
+    from ragkit.evaluation.once import EncodeOnce
+    from ragkit.pruners.extractive import ExtractivePruner
+
+    encoder = EncodeOnce(as_encoder())
+    return {
+        "hybrid": ExtractivePruner(encoder=encoder),
+        "embedding": ExtractivePruner(scorer="dense", encoder=encoder),
+        "BM25": ExtractivePruner(scorer="bm25"),
+        "lead": Lead(),
+        "random": Random(),
+        "keep all": KeepAll(),
+    }
+
+
+def _print(labelled: SentenceDataset, results: Sequence[Result], models: Mapping[str, Pruner]) -> None:
+    from ragkit.evaluation.report import headline, markdown, tables
+
+    if not sys.stdout.isatty():
+        sys.stdout.write(markdown(labelled, results, models))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(headline(labelled), markup=False, highlight=False)
+    for table in tables(results, models):
+        console.print()
+        console.print(table.rich())
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("pruning"), BarColumn(), MofNCompleteColumn(), TextColumn("questions"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pruning", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
