@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from ragkit.errors import InputError as InputError
     from ragkit.errors import RagkitError as RagkitError
     from ragkit.errors import StoreError as StoreError
+    from ragkit.provence.model import ProvenceModel as ProvenceModel
     from ragkit.pruners.extractive import ExtractivePruner as ExtractivePruner
+    from ragkit.pruners.provence import ProvencePruner as ProvencePruner
     from ragkit.rerankers.cross_encoder import CrossEncoderReranker as CrossEncoderReranker
+    from ragkit.rerankers.provence import ProvenceReranker as ProvenceReranker
     from ragkit.retrievers.bm25 import BM25Retriever as BM25Retriever
     from ragkit.retrievers.dense import DenseRetriever as DenseRetriever
     from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
@@ -44,6 +47,9 @@ _HOMES = {
     "InputError": "ragkit.errors",
     "Pipeline": "ragkit.chains.pipeline",
     "Provenance": "ragkit.documents.provenance",
+    "ProvenceModel": "ragkit.provence.model",
+    "ProvencePruner": "ragkit.pruners.provence",
+    "ProvenceReranker": "ragkit.rerankers.provence",
     "RagkitError": "ragkit.errors",
     "Store": "ragkit.store.store",
     "StoreError": "ragkit.errors",

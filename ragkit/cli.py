@@ -1,4 +1,4 @@
-"""The command line: index, search, ask, source. Results go to stdout, everything else to stderr."""
+"""The command line: index, search, ask, source, eval-pruner, train. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import typer
 from typer.exceptions import TyperException
 
 from ragkit.errors import InputError, RagkitError
+from ragkit.evaluation.command import eval_pruner
+from ragkit.training.command import app as training
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -173,6 +175,10 @@ def source(
     if text is None:
         raise InputError(f"NAME: {directory} has no source {name!r}; `ragkit source {directory}` lists them")
     sys.stdout.buffer.write(text.encode("utf-8"))
+
+
+app.command()(eval_pruner)
+app.add_typer(training, name="train")
 
 
 def main() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ import numpy as np
 import pytest
 
 from ragkit.documents.tokens import RegexTokenizer
+from ragkit.encoders.folder import locate
+from ragkit.encoders.pairs import PairTokenizer
+from ragkit.provence.family import Family
+from ragkit.provence.model import ProvenceModel
+from ragkit.provence.pair import PASSAGE, Logits, Pair, Window
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -52,6 +59,55 @@ def encoder() -> HashEncoder:
 @pytest.fixture(scope="session")
 def make_encoder() -> type[HashEncoder]:
     return HashEncoder
+
+
+class FakeNetwork:
+    """A Provence network that looks at nothing but a token's characters; a window ranks as high as its best token.
+
+    Which window a token stands in makes no difference, so windows and batches must not either. Remembers what it was given.
+    """
+
+    def __init__(self, keep: Callable[[str], float] | None = None) -> None:
+        self.keep = keep or (lambda text: zlib.crc32(text.lower().encode("utf-8", "replace")) % 101 / 100)
+        self.batches: list[Sequence[Window]] = []
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pair of each window that was read, in the order of reading."""
+        return [window.pair for batch in self.batches for window in batch]
+
+    def __call__(self, windows: Sequence[Window]) -> Logits:
+        self.batches.append(windows)
+        keep = [self.of_window(window) for window in windows]
+        inside = [its_keep[window.segments == PASSAGE] for its_keep, window in zip(keep, windows, strict=True)]
+        return Logits(np.array([np.max(values, initial=0.0) * 8 - 4 for values in inside]), keep)
+
+    def of_window(self, window: Window) -> Any:
+        text, places = window.pair.passage, zip(window.starts, window.ends, window.segments, strict=True)
+        return np.array([self.keep(text[start:end]) if kind == PASSAGE else 0.5 for start, end, kind in places], np.float32)
+
+
+@cache
+def minilm(length: int) -> PairTokenizer:
+    return PairTokenizer(locate(None), length)
+
+
+@pytest.fixture(scope="session")
+def make_network() -> type[FakeNetwork]:
+    return FakeNetwork
+
+
+@pytest.fixture(scope="session")
+def make_provence() -> Callable[..., ProvenceModel]:
+    """A Provence model over a fake network and the tokenizer of MiniLM; keyword arguments change its family."""
+    plain = Family("fake", "raw", "mean", 0.5, False, False, 512, None)
+
+    def make(network: Any = None, *, tokenizer: PairTokenizer | None = None, batch_tokens: int = 8192, **changes: Any) -> Any:
+        family = replace(plain, **changes)
+        network = FakeNetwork() if network is None else network
+        return ProvenceModel(network, family, tokenizer or minilm(family.max_length), batch_tokens=batch_tokens)
+
+    return make
 
 
 @pytest.fixture(scope="session")

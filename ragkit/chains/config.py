@@ -38,6 +38,8 @@ RETRIEVERS = {
 STAGES = {
     "cross-encoder": "ragkit.rerankers.cross_encoder:CrossEncoderReranker",
     "extractive": "ragkit.pruners.extractive:ExtractivePruner",
+    "provence": "ragkit.pruners.provence:ProvencePruner",
+    "provence-reranker": "ragkit.rerankers.provence:ProvenceReranker",
 }
 
 P = TypeVar("P", bound="Pipeline")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ from ragkit.compressor import Compressor, Outcome, Task
 from ragkit.documents.model import Unit
 from ragkit.documents.provenance import StageResult, passage_text, provenance, with_provenance, with_stages
 from ragkit.documents.sentences import units_of
-from ragkit.documents.spans import inside, join_spans, merge_units
+from ragkit.documents.spans import Span, inside, join_spans, merge_units
 from ragkit.encoders.languages import iso_code
 from ragkit.indexes.base import Scores
 
@@ -53,12 +55,29 @@ class Pruner(Compressor):
     def judge(self, tasks: Sequence[Task], units: Sequence[Sequence[Sequence[Unit]]]) -> list[list[Judgement]]:
         """A judgement of each document of each question; units are offsets into `passage_text(document)`.
 
-        A document with a unit score that is not finite is kept whole; this is logged, and counted as `failures` in the usage.
+        A document with a score that is not finite is kept whole; this is logged, and counted as `failures` in the usage.
         """
 
     @abstractmethod
     def select(self, task: Task, units: Sequence[Sequence[Unit]], judgements: Sequence[Judgement]) -> list[NDArray[np.bool_]]:
         """Which units to keep, for all documents of one question."""
+
+    def arrange(self, judgements: Sequence[Judgement]) -> Sequence[int]:
+        """Which documents of one question go on, in what order, as indices; all of them in theirs if not overridden."""
+        return range(len(judgements))
+
+    def adjust(
+        self,
+        task: Task,
+        units: Sequence[Sequence[Unit]],
+        judgements: Sequence[Judgement],
+        keep: Sequence[NDArray[np.bool_]],
+    ) -> Sequence[NDArray[np.bool_]]:
+        """The last word on what is kept, for what depends on other units and documents; `keep` is right if not overridden.
+
+        `keep` is what `select` chose, `min_sentences` asks for, and all of a document whose scores are not finite.
+        """
+        return keep
 
     def process(self, tasks: Sequence[Task]) -> list[Outcome]:
         """See `Compressor.process`."""
@@ -70,37 +89,56 @@ class Pruner(Compressor):
         return [next(answers) if task.documents else Outcome([]) for task in tasks]
 
     def _shorten(self, task: Task, units: Sequence[Sequence[Unit]], judgements: Sequence[Judgement]) -> Outcome:
-        shortened, failures = [], 0
-        for document, its_units, judgement, keep in zip(
-            task.documents, units, judgements, self.select(task, units, judgements), strict=True
-        ):
-            scores = judgement.units
-            if np.isfinite(scores).all():
-                best = np.argsort(-scores, kind="stable")[: self.min_sentences]
-                keep = keep.copy()
-                keep[best] = True
-            else:
-                _log.warning("%s gave scores that are not finite; kept %s whole", type(self).__name__, document.id)
-                failures += 1
-                scores, keep = np.zeros_like(scores), np.ones_like(keep)
-            if keep.any() or not self.drop_empty:
-                shortened.append((document, its_units, Judgement(scores, judgement.passage), keep))
+        broken = [not _finite(judgement) for judgement in judgements]
+        for document in compress(task.documents, broken):
+            _log.warning("%s gave scores that are not finite; kept %s whole", type(self).__name__, document.id)
+        sound = [
+            Judgement(np.zeros(len(judgement.units)), None) if is_broken else judgement
+            for judgement, is_broken in zip(judgements, broken, strict=True)
+        ]
+        order = self.arrange(sound)
+        task = task._replace(documents=[task.documents[at] for at in order])
+        units, judgements = [units[at] for at in order], [sound[at] for at in order]
+        keep = [
+            np.ones(len(judgements[place].units), bool) if broken[at] else self._at_least(judgements[place].units, chosen)
+            for place, (at, chosen) in enumerate(zip(order, self.select(task, units, judgements), strict=True))
+        ]
+        keep = list(self.adjust(task, units, judgements, keep))
+        shortened = [
+            parts for parts in zip(task.documents, units, judgements, keep, strict=True) if parts[-1].any() or not self.drop_empty
+        ]
         documents = [self._document(*parts, rank) for rank, parts in enumerate(shortened, 1)]
-        return Outcome(documents, {"failures": failures} if failures else {})
+        return Outcome(documents, {"failures": sum(broken)} if any(broken) else {})
+
+    def _at_least(self, scores: Scores, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        best = np.argsort(-scores, kind="stable")[: self.min_sentences]
+        keep = keep.copy()
+        keep[best] = True
+        return keep
 
     def _document(
         self, document: Document, units: Sequence[Unit], judgement: Judgement, keep: NDArray[np.bool_], rank: int
     ) -> Document:
-        record, text = provenance(document), passage_text(document)
-        # from all units: what an earlier pruner dropped parts the neighbours it lay between
-        everything = units_of(document, iso_code(self.language))
-        kept = {unit for unit, its_keep in zip(units, keep, strict=True) if its_keep}
+        record, text, language = provenance(document), passage_text(document), iso_code(self.language)
+        everything = units_of(document, language)
         known = dict(zip(units, map(float, judgement.units), strict=True))
-        spans = merge_units(everything, [unit in kept for unit in everything])
+        spans = kept_spans(document, units, keep, language)
         pruned = Document(id=document.id, page_content=join_spans(text, spans), metadata=document.metadata)
         scores = tuple(known.get(unit, 0.0) for unit in everything)
         shown = with_provenance(pruned, record, passage=text, spans=spans, units=everything, unit_scores=scores)
         return with_stages(shown, StageResult(self.stage, judgement.passage, rank))
+
+
+def kept_spans(document: Document, units: Sequence[Unit], keep: NDArray[np.bool_], language: str) -> tuple[Span, ...]:
+    """The slices of the passage that the kept ones of `units` make."""
+    kept = {unit for unit, its_keep in zip(units, keep, strict=True) if its_keep}
+    # of all units: what an earlier pruner dropped parts the neighbours it lay between
+    everything = units_of(document, language)
+    return merge_units(everything, [unit in kept for unit in everything])
+
+
+def _finite(judgement: Judgement) -> bool:
+    return bool(np.isfinite(judgement.units).all()) and (judgement.passage is None or math.isfinite(judgement.passage))
 
 
 def _remaining_units(document: Document, language: str) -> list[Unit]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import torch
 
 from ragkit.encoders.folder import longest_input
 from ragkit.encoders.network import load_network, padded
-from ragkit.encoders.wordpieces import WordPieces, read_tokenizer
+from ragkit.encoders.pairs import PairTokenizer
 from ragkit.errors import InputError
 from ragkit.indexes.base import Scores
 
-_log = logging.getLogger(__name__)
 _DEFAULT_LENGTH = 512
 
 
@@ -33,32 +31,21 @@ class PairModel:
         if max_length and longest and max_length > longest:
             raise InputError(f"max_length: {folder.name} takes at most {longest} tokens, not {max_length}")
         length = max_length or min(longest or _DEFAULT_LENGTH, _DEFAULT_LENGTH)
-        self._tokenizer = read_tokenizer(folder)
-        self._tokenizer.no_padding()
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
-        self._question_length = (length - special) // 2
-        self._tokenizer.enable_truncation(length, stride=(length - special) // 8, strategy="only_second")
-        self._pieces = WordPieces(folder)
+        self._tokenizer = PairTokenizer(folder, length)
         # decoders read the score at the last token that is not this one
         self._padding = getattr(config, "pad_token_id", None) or 0
         self._typed = (
             "token_type_ids" in inspect.signature(self._network.forward).parameters
             and getattr(config, "type_vocab_size", 0) > 1
-            # where a pair has one type only, windows after the first would wrongly have two
-            and any(self._tokenizer.encode("a", "a").type_ids)
+            and self._tokenizer.typed
         )
 
     def windows(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Any], list[int]]:
         """Encodings of question and passage that fit into the model, and the index of the pair each belongs to."""
-        questions = list(dict.fromkeys(question for question, _ in pairs))
-        cut = dict(zip(questions, self._cut(questions), strict=True))
-        encodings = self._tokenizer.encode_batch([(cut[question], passage) for question, passage in pairs])
-        windows, owners = [], []
-        for owner, encoding in enumerate(encodings):
-            for window in (encoding, *encoding.overflowing):
-                windows.append(window)
-                owners.append(owner)
-        return windows, owners
+        questions = self._tokenizer.cut([question for question, _ in pairs])
+        runs = self._tokenizer.encode([(question, passage) for question, (_, passage) in zip(questions, pairs, strict=True)])
+        owners = [owner for owner, its_runs in enumerate(runs) for _ in its_runs]
+        return [run for its_runs in runs for run in its_runs], owners
 
     def logits(self, windows: Sequence[Any]) -> Scores:
         """One logit per window, float64 [n]; for two outputs the difference of the second and the first."""
@@ -75,12 +62,3 @@ class PairModel:
             outputs = self._network(**inputs).logits.double().cpu().numpy()
         scores: Scores = outputs[:, 0] if outputs.shape[1] == 1 else outputs[:, 1] - outputs[:, 0]
         return scores
-
-    def _cut(self, questions: Sequence[str]) -> list[str]:
-        shortened = []
-        for question, starts in zip(questions, self._pieces.starts(questions), strict=True):
-            if len(starts) > self._question_length:
-                _log.warning("question of %d tokens cut to %d for reranking", len(starts), self._question_length)
-                question = question[: starts[self._question_length]].rstrip()
-            shortened.append(question)
-        return shortened

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragkit import ExtractivePruner, HybridRetriever, Store, index_paths, provenance
+from ragkit import ExtractivePruner, HybridRetriever, ProvencePruner, Store, index_paths, provenance
 from ragkit.store.store import bm25_and_dense
 
 WORDS = [
@@ -44,15 +44,18 @@ BREAK = st.sampled_from(["\n\n", "\r\n\r\n", "\n", "\r", "\r\n", "\u2028", "\n\n
 TEXT = st.lists(st.tuples(PIECE, BREAK), min_size=1, max_size=10).map(lambda parts: "".join(a + b for a, b in parts))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(TEXT, st.sampled_from([".md", ".txt", ".rst", ".html"])), min_size=1, max_size=3),
     st.sampled_from([16, 60]),
     st.sampled_from([0, 5]),
     st.floats(0, 1),
     st.one_of(st.none(), st.integers(1, 80)),
+    st.booleans(),
 )
-def test_every_span_is_its_slice(make_encoder: Any, texts: Any, size: int, overlap: int, threshold: float, budget: Any) -> None:
+def test_every_span_is_its_slice(
+    make_encoder: Any, make_provence: Any, texts: Any, size: int, overlap: int, threshold: float, budget: Any, trained: bool
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         decoded = {}
         for n, (text, suffix) in enumerate(texts):
@@ -71,7 +74,12 @@ def test_every_span_is_its_slice(make_encoder: Any, texts: Any, size: int, overl
             record = provenance(document)
             assert document.page_content == decoded[str(record.source)][record.start : record.end]
 
-        pipeline = HybridRetriever(store=store, k=5) >> ExtractivePruner(encoder=make_encoder(), threshold=threshold)
+        pruner = (
+            ProvencePruner(model=make_provence(max_length=24), threshold=threshold, keep_title=True, max_tokens=budget)
+            if trained
+            else ExtractivePruner(encoder=make_encoder(), threshold=threshold)
+        )
+        pipeline = HybridRetriever(store=store, k=5) >> pruner
         context = pipeline.ground("apple Why? 日本語", max_tokens=budget)
         shown: dict[str, list[tuple[int, int]]] = {}
         for number, passage in enumerate(context.passages, 1):
