@@ -138,6 +138,6 @@ def _sigmoid(logit: float) -> float:
 def _folder(model: str | Path | None) -> Path:
     if model is not None:
         return locate(model)
-    if not SHIPPED.is_dir():
+    if not (SHIPPED / "config.json").is_file():
         raise RagkitError(f"model: ragkit's own is missing at {SHIPPED}; install ragkit again or pass the path of a model")
     return SHIPPED

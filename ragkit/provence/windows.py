@@ -81,6 +81,5 @@ def _apart(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int
 
     Several tokens may stand for one character, the bytes of an emoji for example; all but the last are then empty.
     """
-    reach = np.maximum.accumulate(ends)
-    apart: NDArray[np.int64] = np.minimum(reach, np.append(starts[1:], reach[-1:]))
+    apart: NDArray[np.int64] = np.minimum(ends, np.append(starts[1:], ends[-1:]))
     return apart

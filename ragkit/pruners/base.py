@@ -99,15 +99,15 @@ class Pruner(Compressor):
         order = self.arrange(sound)
         task = task._replace(documents=[task.documents[at] for at in order])
         units, judgements = [units[at] for at in order], [sound[at] for at in order]
+        chosen = self.select(task, units, judgements)
         keep = [
-            np.ones(len(judgements[place].units), bool) if broken[at] else self._at_least(judgements[place].units, chosen)
-            for place, (at, chosen) in enumerate(zip(order, self.select(task, units, judgements), strict=True))
+            np.ones(len(judgement.units), bool) if broken[at] else self._at_least(judgement.units, its_keep)
+            for at, judgement, its_keep in zip(order, judgements, chosen, strict=True)
         ]
-        keep = list(self.adjust(task, units, judgements, keep))
-        shortened = [
-            parts for parts in zip(task.documents, units, judgements, keep, strict=True) if parts[-1].any() or not self.drop_empty
-        ]
-        documents = [self._document(*parts, rank) for rank, parts in enumerate(shortened, 1)]
+        adjusted = self.adjust(task, units, judgements, keep)
+        parts = zip(task.documents, units, judgements, adjusted, strict=True)
+        shortened = [its_parts for its_parts in parts if its_parts[-1].any() or not self.drop_empty]
+        documents = [self._document(*its_parts, rank) for rank, its_parts in enumerate(shortened, 1)]
         return Outcome(documents, {"failures": sum(broken)} if any(broken) else {})
 
     def _at_least(self, scores: Scores, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:

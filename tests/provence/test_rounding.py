@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ def cases(draw: st.DrawFn, probability: Any = PROBABILITY) -> tuple[Judged, list
     edges = sorted(draw(st.lists(st.integers(0, 40), max_size=16, unique=True)))
     units = [Unit(start, end) for start, end in zip(edges[::2], edges[1::2], strict=False)]
     if draw(st.booleans()):  # without gaps, as in scripts without spaces
-        units = [Unit(start, end) for start, end in zip(edges, edges[1:], strict=False)]
+        units = [Unit(start, end) for start, end in pairwise(edges)]
     cuts = sorted(draw(st.lists(st.integers(0, 45), max_size=24)))
-    tokens = [(start, end) for start, end in zip(cuts, cuts[1:], strict=False) if draw(st.booleans())]
+    tokens = [(start, end) for start, end in pairwise(cuts) if draw(st.booleans())]
     keep = draw(st.lists(probability, min_size=len(tokens), max_size=len(tokens)))
     spans = np.array(tokens, np.int64).reshape(-1, 2)
     return Judged(0.0, np.array(keep, np.float32), spans[:, 0], spans[:, 1]), units

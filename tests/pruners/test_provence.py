@@ -270,6 +270,15 @@ def test_titles_stay_for_what_is_below_them(make_provence: Any, make_network: An
         assert contents(titled.model_copy(update={"max_tokens": budget}).compress_documents(found, "q")) == expected
 
 
+def test_a_title_too_long_for_the_rest_of_the_budget_is_passed_over(make_provence: Any, make_network: Any) -> None:
+    text = "# A long name for fruit\n\nBad. Good.\n\n## Plum\n\nGood too."
+    record = Provenance(units=units(text, markdown_blocks(text)))
+    network = make_network(worth({"good": 1.0, "too": 1.0}))
+    pruner = ProvencePruner(model=make_provence(network, threshold=0.3), keep_title=True, max_tokens=9)
+    found = pruner.compress_documents([with_provenance(Document(id="a", page_content=text), record)], "q")
+    assert contents(found) == ["Good.\n\n## Plum\n\nGood too."]
+
+
 def test_a_first_sentence_that_is_the_title(make_provence: Any, make_network: Any) -> None:
     network = make_network(worth({"good": 1.0}))
     found = documents("Apple.\n\nGood. Bad.", title="Apple")
