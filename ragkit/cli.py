@@ -137,7 +137,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to answer.")],
     k: Annotated[int | None, typer.Option("-k", help="How many passages to answer from; default: the pipeline's, 5.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, extractive pruning.")
+        Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, then ragkit's Provence model.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Token budget of the context.")] = None,
     filter: Conditions = None,
@@ -208,11 +208,18 @@ def _complain(message: str, code: int) -> int:
 def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipeline:
     from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
     from ragkit.chains.pipeline import Pipeline
+    from ragkit.store.store import Store
 
-    settings = PipelineConfig(stages=[{"type": "extractive"}]) if config is None else read_config(config)
-    if encoder is not None:
-        settings = settings.model_copy(update={"encoder": encoder})
-    return build_pipeline(Pipeline, settings, directory)
+    if config is not None:
+        settings = read_config(config)
+        if encoder is not None:
+            settings = settings.model_copy(update={"encoder": encoder})
+        return build_pipeline(Pipeline, settings, directory)
+    store = Store.open(directory, encoder=encoder)
+    # the model that comes with ragkit has learnt from English text
+    stages = ["provence-reranker", "provence"] if store.language == "en" else ["extractive"]
+    settings = PipelineConfig(retriever={"type": "hybrid", "k": 20}, stages=[{"type": stage} for stage in stages])
+    return build_pipeline(Pipeline, settings, store)
 
 
 def _filter(entries: list[str] | None) -> dict[str, Any] | None:
