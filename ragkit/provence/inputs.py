@@ -78,5 +78,5 @@ def _among(
     if not len(starts):
         return np.zeros(len(places), bool), np.zeros(len(places), np.int64)
     at = np.searchsorted(starts, places, side="right") - 1
-    lies = (at >= 0) & (places < ends[at.clip(0)])
-    return lies, at.clip(0)
+    lies = (at >= 0) & (places < ends[np.maximum(at, 0)])
+    return lies, np.maximum(at, 0)

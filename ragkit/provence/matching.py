@@ -47,16 +47,17 @@ class Match(NamedTuple):
 
 
 def words(text: str) -> Words:
-    """Runs of letters and digits, English stems, hashed."""
-    spans = []
-    for found in _WORDS.finditer(text):
-        if _UNSPACED.search(found[0]):
-            spans += [(at, at + 1) for at in range(found.start(), found.end())]
-        else:
-            spans.append(found.span())
-    buckets = np.fromiter((_bucket(text[start:end]) for start, end in spans), np.int64, len(spans))
+    """Runs of letters and digits, English stems, hashed. A run with a character of a script without spaces falls apart."""
+    spans = [found.span() for found in _WORDS.finditer(text)]
+    if not text.isascii() and _UNSPACED.search(text):
+        spans = [part for start, end in spans for part in _parts(text, start, end)]
+    buckets = np.array([_bucket(text[start:end]) for start, end in spans], np.int64)
     edges = np.array(spans, np.int64).reshape(-1, 2)
     return Words(edges[:, 0], edges[:, 1], buckets)
+
+
+def _parts(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    return [(at, at + 1) for at in range(start, end)] if _UNSPACED.search(text, start, end) else [(start, end)]
 
 
 @lru_cache(maxsize=1 << 17)
@@ -84,18 +85,18 @@ def rarity_of(passages: Sequence[str]) -> NDArray[np.uint8]:
 def match(question: str, title: str, passage: str, units: Sequence[Unit], rarity: NDArray[np.float32]) -> Match:
     """Compare a question with a passage."""
     asked, headed, told = words(question), words(title), words(passage)
-    there = np.concatenate([headed.buckets, told.buckets])
-    shared = (np.isin(asked.buckets, there), np.isin(headed.buckets, asked.buckets), np.isin(told.buckets, asked.buckets))
-    wanted = np.unique(asked.buckets)
+    wanted, places = np.unique(asked.buckets, return_inverse=True)
+    (in_title, headed_shared), (in_passage, told_shared) = _seen(wanted, headed), _seen(wanted, told)
+    there = in_title | in_passage
     weights = rarity[wanted]
     total = max(float(weights.sum()), 1e-6)
     evidence = unit_evidence(wanted, weights / total, told, units)
     covered = [
-        float(weights[np.isin(wanted, there)].sum()) / total,
+        float(weights[there].sum()) / total,
         float(evidence[:, 0].max(initial=0.0)),
-        float(weights[np.isin(wanted, headed.buckets)].sum()) / total,
+        float(weights[in_title].sum()) / total,
     ]
-    return Match(asked, headed, told, shared, evidence, np.array(covered, np.float32))
+    return Match(asked, headed, told, (there[places], headed_shared, told_shared), evidence, np.array(covered, np.float32))
 
 
 def unit_evidence(
@@ -108,10 +109,9 @@ def unit_evidence(
     """
     starts = np.array([unit.start for unit in units], np.int64)
     ends = np.array([unit.end for unit in units], np.int64)
-    columns = np.searchsorted(wanted, told.buckets).clip(0, max(len(wanted) - 1, 0))
-    hits = (wanted[columns] == told.buckets) if len(wanted) else np.zeros(len(told.buckets), bool)
+    columns, hits = _columns(wanted, told)
     rows = np.searchsorted(starts, told.starts, side="right") - 1
-    inside = (rows >= 0) & (told.starts < ends[rows.clip(0)]) if len(units) else np.zeros(len(rows), bool)
+    inside = (rows >= 0) & (told.starts < ends[np.maximum(rows, 0)]) if len(units) else np.zeros(len(rows), bool)
     counts = np.zeros((len(units), len(wanted)))
     np.add.at(counts, (rows[inside & hits], columns[inside & hits]), 1)
     lengths = np.bincount(rows[inside], minlength=len(units)).astype(float)
@@ -119,6 +119,22 @@ def unit_evidence(
     share: NDArray[np.float64] = (counts > 0).astype(float) @ weights.astype(float)
     bm25: NDArray[np.float64] = (counts / (counts + _K1 * (1 - _B + _B * lengths[:, None] / mean))) @ weights.astype(float)
     return np.stack([share, _to_best(share), bm25, _to_best(bm25)], 1).astype(np.float32)
+
+
+def _columns(wanted: NDArray[np.int64], words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """For each word where it stands in the sorted `wanted`, and whether it does."""
+    if not len(wanted):
+        return np.zeros(len(words.buckets), np.int64), np.zeros(len(words.buckets), bool)
+    columns = np.minimum(np.searchsorted(wanted, words.buckets), len(wanted) - 1)
+    return columns, wanted[columns] == words.buckets
+
+
+def _seen(wanted: NDArray[np.int64], words: Words) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For each of `wanted` whether it is among the words, and for each word whether it is wanted."""
+    columns, hits = _columns(wanted, words)
+    seen = np.zeros(len(wanted), bool)
+    seen[columns[hits]] = True
+    return seen, hits
 
 
 def _to_best(values: NDArray[np.float64]) -> NDArray[np.float64]:

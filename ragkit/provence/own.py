@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ragkit.encoders.network import best_device, hushed
+from ragkit.encoders.network import best_device, load_network
 from ragkit.errors import InputError, RagkitError
 from ragkit.provence.family import Family
 from ragkit.provence.inputs import MARKS, Row, rows
@@ -24,7 +24,9 @@ from ragkit.provence.pair import Logits, Window
 
 MODEL_TYPE = "ragkit-provence"
 _VERSION = 1
+_TOKENIZER = "tokenizer.json"
 _RARITY, _SCALE = "rarity", ".scale"
+_DTYPES = {None: torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MarkedNetwork:
@@ -64,22 +66,26 @@ def collate(several: Sequence[Row], device: torch.device | str = "cpu") -> Batch
 def new_model(base: Path) -> MarkedBert:
     """The BERT in a folder with marks in place of segment ids and new heads, which are random: seed torch before.
 
-    Raises `InputError` if the folder's model is no BERT.
+    Raises `InputError` or `RagkitError` if the folder holds no BERT, or not all of it.
     """
-    from transformers import AutoConfig, BertModel
+    from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"base: {base} cannot be read: {_line(error)}") from error
     if config.model_type != "bert":
         raise InputError(f"base: {base} is a {config.model_type}; this network is made from a BERT")
-    with hushed():
-        trained = BertModel.from_pretrained(base, add_pooling_layer=False, use_safetensors=True).state_dict()
+    if not (base / _TOKENIZER).is_file():
+        raise InputError(f"base: {base} holds no {_TOKENIZER}, which becomes a part of the model")
+    trained = load_network(base, "cpu").state_dict()
     config.type_vocab_size = MARKS
     # a reader of short texts gains nothing from dropout in one or two epochs, and it costs time
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     model = MarkedBert(config)
     kinds = "embeddings.token_type_embeddings.weight"
     trained[kinds] = trained[kinds][:1] + 0.005 * torch.randn(MARKS, config.hidden_size)
-    model.backbone.load_state_dict(trained)
+    model.backbone.load_state_dict({name: tensor for name, tensor in trained.items() if not name.startswith("pooler.")})
     with torch.no_grad():
         # at first the passage's score is mostly that of its best unit
         model.ranking.weight.mul_(0.1)
@@ -105,35 +111,53 @@ def save_own(folder: Path, model: MarkedBert, rarity: NDArray[np.uint8] | None, 
     if rarity is not None:
         tensors[_RARITY] = torch.from_numpy(rarity)
     config = {"model_type": MODEL_TYPE, "version": _VERSION, **settings, "backbone": model.backbone.config.to_diff_dict()}
-    shutil.copyfile(base / "tokenizer.json", folder / "tokenizer.json")
+    shutil.copyfile(base / _TOKENIZER, folder / _TOKENIZER)
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def load_own(folder: Path, device: str | None = None, dtype: str | None = None) -> tuple[MarkedNetwork, Family]:
-    """What `save_own` wrote. Raises `InputError` or `RagkitError`, naming the folder, for anything less or of another version."""
+    """What `save_own` wrote; `dtype` None is float32 on every device.
+
+    Raises `InputError` or `RagkitError`, naming the folder, for anything less or of another version.
+    """
     from transformers import BertConfig
 
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype: {dtype!r} is not one of {', '.join(filter(None, _DTYPES))}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise RagkitError(f"model: {folder} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise RagkitError(f"model: {folder} cannot be read: {_line(error)}") from error
     if config.get("version") != _VERSION:
         raise InputError(f"model: {folder} has version {config.get('version')}; this ragkit reads version {_VERSION}")
     rarity = tensors.pop(_RARITY, None)
-    if rarity is not None and rarity.shape != (BUCKETS,):
-        raise InputError(f"model: {folder} has a table of {tuple(rarity.shape)} rarities; this ragkit needs ({BUCKETS},)")
-    scales = {name.removesuffix(_SCALE): tensors.pop(name) for name in list(tensors) if name.endswith(_SCALE)}
-    weights = {name: tensor.float() * scales[name][:, None] if name in scales else tensor for name, tensor in tensors.items()}
+    if rarity is not None and (rarity.shape, rarity.dtype) != ((BUCKETS,), torch.uint8):
+        raise InputError(
+            f"model: {folder} has a table of {tuple(rarity.shape)} rarities, {rarity.dtype}; this ragkit needs ({BUCKETS},), uint8"
+        )
     try:
         family = Family("ragkit", "sigmoid", "mean", float(config["threshold"]), False, False, int(config["max_length"]), None)
         model = MarkedBert(BertConfig.from_dict(config["backbone"]))
-        model.load_state_dict(weights)
+        model.load_state_dict(_unpacked(tensors))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"model: {folder} does not hold a whole model: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"model: {folder} does not hold a whole model: {_line(error)}") from error
     try:
-        model = model.to(device or best_device(), getattr(torch, dtype) if dtype else None)
+        model = model.to(device or best_device(), _DTYPES[dtype])
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {device!r} cannot be used: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"device: {device!r} cannot be used: {_line(error)}") from error
     return MarkedNetwork(model, None if rarity is None else rarity.numpy().astype(np.float32) / np.float32(255)), family
+
+
+def _unpacked(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # an int8 matrix without its scales must not pass for weights
+    return {
+        name: tensor.float() * tensors[name + _SCALE][:, None] if tensor.dtype == torch.int8 else tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(_SCALE)
+    }
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -67,7 +67,7 @@ def _labelled(example: Example, row: Row) -> Labelled:
         return Labelled(_slim(row), example.group, None, example.relevant, example.teacher, example.source)
     gold = np.zeros(len(example.sentences), np.float32)
     gold[list(example.gold)] = 1
-    shown = bool(np.isin(example.gold, row.owners).any())
+    shown = bool(gold[row.owners[row.owners >= 0]].any())
     return Labelled(_slim(row), example.group, gold, example.relevant and shown, example.teacher, example.source)
 
 
