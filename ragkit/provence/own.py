@@ -63,10 +63,10 @@ def collate(several: Sequence[Row], device: torch.device | str = "cpu") -> Batch
     return Batch(*(torch.from_numpy(array).to(device) for array in (ids, marks, mask, owners, units, whole)))
 
 
-def new_model(base: Path) -> MarkedBert:
+def new_model(base: Path, device: str = "cpu") -> MarkedBert:
     """The BERT in a folder with marks in place of segment ids and new heads, which are random: seed torch before.
 
-    Raises `InputError` or `RagkitError` if the folder holds no BERT, or not all of it.
+    Raises `InputError` or `RagkitError` if the folder holds no BERT, or not all of it, or for an unknown device.
     """
     from transformers import AutoConfig
 
@@ -90,7 +90,23 @@ def new_model(base: Path) -> MarkedBert:
         # at first the passage's score is mostly that of its best unit
         model.ranking.weight.mul_(0.1)
         model.ranking.weight[0, -1] = 0.5
-    return model
+    return _moved(model, device, torch.float32)
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder says that it holds this format."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
+
+
+def trained_model(base: Path, device: str = "cpu") -> tuple[MarkedBert, NDArray[np.uint8] | None]:
+    """A model in ragkit's own format, to be trained further, and its table of rarities. Raises like `load_own`."""
+    network, _ = load_own(base, device, "float32")
+    rarity = None if network.rarity is None else np.round(network.rarity * 255).astype(np.uint8)
+    return network.model.train(), rarity
 
 
 def save_own(folder: Path, model: MarkedBert, rarity: NDArray[np.uint8] | None, base: Path, settings: Mapping[str, Any]) -> None:
@@ -135,25 +151,29 @@ def load_own(folder: Path, device: str | None = None, dtype: str | None = None) 
     rarity = tensors.pop(_RARITY, None)
     if rarity is not None and (rarity.shape, rarity.dtype) != ((BUCKETS,), torch.uint8):
         raise InputError(
-            f"model: {folder} has a table of {tuple(rarity.shape)} rarities, {rarity.dtype}; this ragkit needs ({BUCKETS},), uint8"
+            f"model: {folder} has {list(rarity.shape)} rarities as {rarity.dtype}; this ragkit needs {BUCKETS} bytes"
         )
     try:
         family = Family("ragkit", "sigmoid", "mean", float(config["threshold"]), False, False, int(config["max_length"]), None)
         model = MarkedBert(BertConfig.from_dict(config["backbone"]))
         model.load_state_dict(_unpacked(tensors))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # transformers has no one type for a configuration that makes no sense
         raise InputError(f"model: {folder} does not hold a whole model: {_line(error)}") from error
+    model = _moved(model, device or best_device(), _DTYPES[dtype])
+    return MarkedNetwork(model, None if rarity is None else rarity.numpy().astype(np.float32) / np.float32(255)), family
+
+
+def _moved(model: MarkedBert, device: str, dtype: torch.dtype) -> MarkedBert:
     try:
-        model = model.to(device or best_device(), _DTYPES[dtype])
+        return model.to(device, dtype)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device: {device!r} cannot be used: {_line(error)}") from error
-    return MarkedNetwork(model, None if rarity is None else rarity.numpy().astype(np.float32) / np.float32(255)), family
 
 
 def _unpacked(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     # an int8 matrix without its scales must not pass for weights
     return {
-        name: tensor.float() * tensors[name + _SCALE][:, None] if tensor.dtype == torch.int8 else tensor
+        name: tensor.float() * tensors[name + _SCALE].view(len(tensor), 1) if tensor.dtype == torch.int8 else tensor
         for name, tensor in tensors.items()
         if not name.endswith(_SCALE)
     }

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from ragkit.errors import InputError
 from ragkit.training.config import Source
 from ragkit.training.examples import Example, Passage, read_examples
 from ragkit.training.negatives import mine_negatives
@@ -30,7 +31,10 @@ class Assembled(NamedTuple):
 
 
 def assemble(sources: Iterable[Source], data: Path, seed: int, report: Callable[[str], None]) -> Assembled:
-    """`data` is the folder that paths are relative to; `report` gets a line per source. Raises `InputError` for bad data."""
+    """`data` is the folder that paths are relative to; `report` gets a line per source.
+
+    Raises `InputError` for bad data, and if nothing is left to train on.
+    """
     train: list[Example] = []
     dev: list[Example] = []
     for source in sources:
@@ -47,6 +51,8 @@ def assemble(sources: Iterable[Source], data: Path, seed: int, report: Callable[
     held_out_texts = {one.passage for one in dev}
     kept = [one for one in train if one.passage not in held_out_texts]
     report(f"{len(kept)} to train on, {len(train) - len(kept)} left out as their passage is held out, {len(dev)} held out")
+    if not kept:
+        raise InputError("sources: nothing is left to train on; see their share and dev")
     return Assembled(kept, dev)
 
 

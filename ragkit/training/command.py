@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ragkit.errors import InputError
 from ragkit.training.config import read_config
 
 app = typer.Typer(no_args_is_help=True, help="Train models.")
@@ -32,18 +33,30 @@ def provence(
     from ragkit.encoders.network import best_device
     from ragkit.encoders.pairs import PairTokenizer
     from ragkit.provence.matching import rarity_of
-    from ragkit.provence.own import new_model
+    from ragkit.provence.own import is_own, new_model, trained_model
     from ragkit.training.assemble import assemble
     from ragkit.training.loop import Trainer
     from ragkit.training.rows import labelled
 
     console = Console(stderr=True)
     settings = read_config(config)
-    assembled = assemble(
-        settings.sources, data or config.parent, settings.seed, lambda line: console.print(line, highlight=False)
-    )
+    # before the data is read, which takes minutes, so that a mistake is named at once
     base = locate(settings.base)
-    table = rarity_of(sorted({one.passage for one in assembled.train})) if settings.lexical else None
+    torch.manual_seed(settings.seed)
+    if is_own(base):
+        model, table = trained_model(base, device or best_device())
+    else:
+        model, table = new_model(base, device or best_device()), None
+    longest = model.backbone.config.max_position_embeddings
+    for field in ("max_length", "window"):
+        if getattr(settings, field) > longest:
+            raise InputError(f"config: {config}: {field}: {base} reads at most {longest} tokens, not {getattr(settings, field)}")
+    output.mkdir(parents=True, exist_ok=True)
+    assembled = assemble(
+        settings.sources, data or config.parent, settings.seed, lambda line: console.print(line, markup=False, highlight=False)
+    )
+    if table is None and settings.lexical and not is_own(base):
+        table = rarity_of(sorted({one.passage for one in assembled.train}))
     rarity = None if table is None else table.astype(np.float32) / np.float32(255)
     tokenizer = PairTokenizer(base, settings.max_length, "training")
     bar = Progress(
@@ -59,10 +72,7 @@ def provence(
     with bar:
         reading = bar.add_task("reading", total=len(assembled.train) + len(assembled.dev), note="")
         parts = [labelled(part, tokenizer, rarity, lambda n: bar.advance(reading, n)) for part in assembled]
-        torch.manual_seed(settings.seed)
-        trainer = Trainer(
-            settings, new_model(base), *parts, output=output, base=base, rarity=table, device=device or best_device()
-        )
+        trainer = Trainer(settings, model, *parts, output=output, base=base, rarity=table)
         training = bar.add_task("training", total=trainer.total, note="")
         best = trainer.run(lambda step, note: bar.update(training, completed=step, note=note))
-    console.print(f"{output / 'model'}: {json.dumps(best)}", highlight=False)
+    typer.echo(json.dumps({"model": str(output / "model"), **best}))

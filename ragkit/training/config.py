@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ragkit.errors import InputError
+from ragkit.training.jsonl import first_fault
 
 
 class _Part(BaseModel):
@@ -25,6 +26,12 @@ class Negatives(_Part):
     depth: int = Field(default=50, gt=0)
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the source's questions to mine for."""
+
+    @model_validator(mode="after")
+    def _deep_enough(self) -> Self:
+        if self.depth < self.n + self.skip:
+            raise ValueError(f"depth: {self.depth} is less than n + skip, {self.n + self.skip}")
+        return self
 
 
 class Dev(_Part):
@@ -54,9 +61,9 @@ class Config(_Part):
 
     sources: Annotated[list[Source], Field(min_length=1)]
     base: Path | None = None
-    """Folder of the BERT to start from; None is the packaged all-MiniLM-L6-v2."""
+    """Folder of the BERT to start from, or of a model that this trained before; None is the packaged all-MiniLM-L6-v2."""
     lexical: bool = True
-    """Whether the network sees which words question and passage share, and how rare these are."""
+    """Whether the network sees which words question and passage share, and how rare they are; one trained before stays as it is."""
     seed: int = 0
     epochs: int = Field(default=1, gt=0)
     max_length: int = Field(default=384, ge=32)
@@ -78,7 +85,9 @@ class Config(_Part):
     listwise_loss: float = Field(default=0.5, ge=0)
     ranking_loss: float = Field(default=0.5, ge=0)
     steps: int | None = Field(default=None, gt=0)
-    """Stop after so many steps, for a trial; None is the whole of the epochs."""
+    """How many steps to make; None is the whole of the epochs."""
+    stop: int | None = Field(default=None, gt=0)
+    """End after this step although the learning rate is that of a longer run, for another run to go on with other data."""
     evaluate: int = Field(default=1, gt=0)
     """Evaluations on the held-out part per epoch."""
     patience: int = Field(default=3, gt=0)
@@ -96,8 +105,7 @@ def read_config(path: str | Path) -> Config:
         return Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"config: cannot read {path}: {error.strerror or error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"config: {path} is not YAML: {' '.join(str(error).split())[:200]}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"config: {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InputError(f"config: {path}: {first_fault(error)}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config: {path} is not YAML: {' '.join(str(error).split())[:200]}") from None

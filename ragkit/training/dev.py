@@ -16,8 +16,11 @@ from ragkit.training.rows import Labelled
 
 
 def score(model: MarkedBert, windows: Sequence[Labelled], batch_tokens: int = 8192) -> list[tuple[str, ScoredPassage]]:
-    """What the model makes of each window whose gold is known, taken as a passage of its own, after the window's source."""
-    judged = [window for window in windows if window.gold is not None]
+    """What the model makes of each window whose gold is known, taken as a passage of its own, after the window's source.
+
+    Windows without a unit, as of a title that fills the first, are left out.
+    """
+    judged = [window for window in windows if window.gold is not None and (window.row.owners >= 0).any()]
     found: dict[int, ScoredPassage] = {}
     questions = {group: at for at, group in enumerate(dict.fromkeys(window.group for window in judged))}
     device = model.pruning.weight.device

@@ -16,7 +16,8 @@ from pydantic_core import to_json
 
 from ragkit.errors import InputError
 from ragkit.prompting import load_prompt
-from ragkit.training.citations import numbered, parse_citations, plain
+from ragkit.quoting import plain
+from ragkit.training.citations import numbered, parse_citations
 from ragkit.training.examples import EXAMPLE, Example, read_examples
 
 Model = Runnable[LanguageModelInput, AIMessage]

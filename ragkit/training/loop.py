@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ragkit.errors import InputError
+from ragkit.errors import InputError, RagkitError
 from ragkit.provence.marked import MarkedBert
 from ragkit.provence.own import collate, save_own
 from ragkit.training import dev
@@ -45,10 +45,15 @@ class Trainer:
         output: Path,
         base: Path,
         rarity: NDArray[np.uint8] | None,
-        device: str,
     ) -> None:
-        self.config, self.model, self.held_out = config, model.to(device), held_out
-        self.output, self.base, self.rarity, self.device = output, base, rarity, device
+        """`model` is trained on the device where it lies.
+
+        Raises `InputError` if there are held-out windows and none of them shows a gold sentence to choose by.
+        """
+        if held_out and not any(window.relevant and window.gold is not None for window in held_out):
+            raise InputError("dev: none of the passages that are held out has a gold sentence")
+        self.config, self.model, self.held_out = config, model, held_out
+        self.output, self.base, self.rarity, self.device = output, base, rarity, model.pruning.weight.device
         # few words of a vocabulary come up in fine-tuning: moving those would part them from the others
         model.backbone.embeddings.word_embeddings.weight.requires_grad_(False)
         self._groups = groups_of(train)
@@ -74,7 +79,8 @@ class Trainer:
         due = self._evaluations()
         saved, started, tokens, loss = time.monotonic(), time.monotonic(), 0, 0.0
         self.model.train()
-        while self.step < self.total and self._worse < self.config.patience:
+        last = min(self.total, self.config.stop or self.total)
+        while self.step < last and self._worse < self.config.patience:
             lots = plan[self.step]
             value = self._update(lots)
             loss = value if loss == 0 else 0.95 * loss + 0.05 * value
@@ -92,7 +98,7 @@ class Trainer:
         return batches(self._groups, self.config.group_size, self.config.batch_tokens, self.config.seed + epoch)
 
     def _evaluations(self) -> set[int]:
-        ends, start = {self.total}, 0
+        ends, start = {self.total, self.config.stop or self.total}, 0
         for epoch in self._epochs:
             ends |= {start + len(epoch) * part // self.config.evaluate for part in range(1, self.config.evaluate + 1)}
             start += len(epoch)
@@ -106,7 +112,7 @@ class Trainer:
         for lot in similar(windows):
             batch = collate([windows[at].row for at in lot], self.device)
             targets = _targets([windows[at] for at in lot], batch.units.shape[1], self.device)
-            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
+            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
                 output = self.model(batch)
             output = type(output)(*(logits.float() for logits in output))
             parts = pruning_losses(output, batch, targets, self.config.label_smoothing, self.config.gold_weight)
@@ -166,8 +172,13 @@ class Trainer:
         file = self.output / "checkpoint.pt"
         if not file.exists():
             return
-        state = torch.load(file, map_location=self.device, weights_only=True)
-        if state["config"] != self.config.model_dump_json():
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+            config = state["config"]
+        except Exception as error:  # torch has no one type for a file that it cannot read
+            reason = " ".join(str(error).split())[:200]
+            raise RagkitError(f"output: {file} cannot be read; remove it to start again: {reason}") from error
+        if config != self.config.model_dump_json():
             raise InputError(f"output: {file} belongs to a run with another configuration; remove it or choose another folder")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -176,7 +187,7 @@ class Trainer:
         _log.warning("going on from step %d of %d", self.step, self.total)
 
 
-def _targets(windows: Sequence[Labelled], units: int, device: str) -> Targets:
+def _targets(windows: Sequence[Labelled], units: int, device: torch.device) -> Targets:
     gold = np.zeros((len(windows), units), np.float32)
     for at, window in enumerate(windows):
         if window.gold is not None:
