@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     from ragkit.provence.model import ProvenceModel as ProvenceModel
     from ragkit.pruners.extractive import ExtractivePruner as ExtractivePruner
     from ragkit.pruners.provence import ProvencePruner as ProvencePruner
+    from ragkit.rerankers.cascade import CascadeReranker as CascadeReranker
+    from ragkit.rerankers.consensus import ConsensusReranker as ConsensusReranker
     from ragkit.rerankers.cross_encoder import CrossEncoderReranker as CrossEncoderReranker
+    from ragkit.rerankers.listwise import ListwiseReranker as ListwiseReranker
+    from ragkit.rerankers.pairwise import PairwiseReranker as PairwiseReranker
+    from ragkit.rerankers.pointwise import PointwiseReranker as PointwiseReranker
     from ragkit.rerankers.provence import ProvenceReranker as ProvenceReranker
+    from ragkit.rerankers.setwise import SetwiseReranker as SetwiseReranker
+    from ragkit.rerankers.tournament import TournamentReranker as TournamentReranker
     from ragkit.retrievers.bm25 import BM25Retriever as BM25Retriever
     from ragkit.retrievers.dense import DenseRetriever as DenseRetriever
     from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
@@ -36,7 +43,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "ragkit.chains.answer",
     "BM25Retriever": "ragkit.retrievers.bm25",
+    "CascadeReranker": "ragkit.rerankers.cascade",
     "Citation": "ragkit.chains.context",
+    "ConsensusReranker": "ragkit.rerankers.consensus",
     "CrossEncoderReranker": "ragkit.rerankers.cross_encoder",
     "DenseEncoder": "ragkit.encoders.dense",
     "DenseRetriever": "ragkit.retrievers.dense",
@@ -45,14 +54,19 @@ _HOMES = {
     "GroundedContext": "ragkit.chains.context",
     "HybridRetriever": "ragkit.retrievers.hybrid",
     "InputError": "ragkit.errors",
+    "ListwiseReranker": "ragkit.rerankers.listwise",
+    "PairwiseReranker": "ragkit.rerankers.pairwise",
     "Pipeline": "ragkit.chains.pipeline",
+    "PointwiseReranker": "ragkit.rerankers.pointwise",
     "Provenance": "ragkit.documents.provenance",
     "ProvenceModel": "ragkit.provence.model",
     "ProvencePruner": "ragkit.pruners.provence",
     "ProvenceReranker": "ragkit.rerankers.provence",
     "RagkitError": "ragkit.errors",
+    "SetwiseReranker": "ragkit.rerankers.setwise",
     "Store": "ragkit.store.store",
     "StoreError": "ragkit.errors",
+    "TournamentReranker": "ragkit.rerankers.tournament",
     "bm25_and_dense": "ragkit.store.store",
     "extractive_answer": "ragkit.chains.answer",
     "index_paths": "ragkit.store.indexer",

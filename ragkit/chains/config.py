@@ -10,7 +10,8 @@
     max_tokens: 800
     max_passages: 5
 
-Beside `type`, a component takes the fields of its class, with the same names and checks.
+Beside `type`, a component takes the fields of its class, with the same names and checks. The `llm` of a
+reranker is the folder or hub name of a model to run locally; one with a chat model is built in Python.
 """
 
 from __future__ import annotations
@@ -36,10 +37,16 @@ RETRIEVERS = {
     "hybrid": "ragkit.retrievers.hybrid:HybridRetriever",
 }
 STAGES = {
+    "consensus": "ragkit.rerankers.consensus:ConsensusReranker",
     "cross-encoder": "ragkit.rerankers.cross_encoder:CrossEncoderReranker",
     "extractive": "ragkit.pruners.extractive:ExtractivePruner",
+    "listwise": "ragkit.rerankers.listwise:ListwiseReranker",
+    "pairwise": "ragkit.rerankers.pairwise:PairwiseReranker",
+    "pointwise": "ragkit.rerankers.pointwise:PointwiseReranker",
     "provence": "ragkit.pruners.provence:ProvencePruner",
     "provence-reranker": "ragkit.rerankers.provence:ProvenceReranker",
+    "setwise": "ragkit.rerankers.setwise:SetwiseReranker",
+    "tournament": "ragkit.rerankers.tournament:TournamentReranker",
 }
 
 P = TypeVar("P", bound="Pipeline")

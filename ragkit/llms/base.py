@@ -34,6 +34,15 @@ class LabelScores(NamedTuple):
 
     scores: tuple[float, ...]
     cost: Cost = Cost()
+    parsed: bool = False
+    """Whether the model gave no probabilities: then the label that its text names has 0, the others -inf."""
+
+
+class TextScore(NamedTuple):
+    """The log-probability of a whole text as the continuation of a prompt: the sum over its tokens."""
+
+    score: float
+    cost: Cost = Cost()
 
 
 @runtime_checkable
@@ -68,3 +77,25 @@ class ScoresLabels(Protocol):
     ) -> Sequence[LabelScores | Exception]:
         """Async form of `score_labels`."""
         ...
+
+
+@runtime_checkable
+class ScoresText(Protocol):
+    """Says how likely a given text is as the answer. Fails like `Generates`."""
+
+    def query_likelihood(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Sequence[RunnableConfig] | None = None
+    ) -> Sequence[TextScore | Exception]:
+        """Score of each prompt's own continuation, in order; sum log p(q | d) where that is the question of a passage."""
+        ...
+
+    async def aquery_likelihood(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Sequence[RunnableConfig] | None = None
+    ) -> Sequence[TextScore | Exception]:
+        """Async form of `query_likelihood`."""
+        ...
+
+
+@runtime_checkable
+class LLM(Generates, ScoresLabels, Protocol):
+    """What rerankers work with: a model that writes and that scores labels."""

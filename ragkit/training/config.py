@@ -63,7 +63,7 @@ class Config(_Part):
     base: Path | None = None
     """Folder of the BERT to start from, or of a model that this trained before; None is the packaged all-MiniLM-L6-v2."""
     lexical: bool = True
-    """Whether the network sees which words question and passage share, and how rare they are; one trained before stays as it is."""
+    """Whether the network sees which words question and passage share, and how rare they are. Only for a new one."""
     seed: int = 0
     epochs: int = Field(default=1, gt=0)
     max_length: int = Field(default=384, ge=32)

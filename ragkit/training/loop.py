@@ -174,16 +174,17 @@ class Trainer:
             return
         try:
             state = torch.load(file, map_location=self.device, weights_only=True)
-            config = state["config"]
+            its_own = Config.model_validate_json(state["config"]) == self.config
+            if its_own:
+                self.model.load_state_dict(state["model"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.scheduler.load_state_dict(state["scheduler"])
+                self.step, self.best, self._worse = state["step"], state["best"], state["worse"]
         except Exception as error:  # torch has no one type for a file that it cannot read
             reason = " ".join(str(error).split())[:200]
             raise RagkitError(f"output: {file} cannot be read; remove it to start again: {reason}") from error
-        if config != self.config.model_dump_json():
+        if not its_own:
             raise InputError(f"output: {file} belongs to a run with another configuration; remove it or choose another folder")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.step, self.best, self._worse = state["step"], state["best"], state["worse"]
         _log.warning("going on from step %d of %d", self.step, self.total)
 
 

@@ -1,0 +1,316 @@
+"""Joins strategies and a judge: asks the rounds, checks and counts the answers, and stops where a budget ends."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from contextvars import copy_context
+from numbers import Integral, Real
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from ragkit.errors import RagkitError
+from ragkit.llms.base import Cost
+from ragkit.llms.budget import Budget
+from ragkit.rerankers.strategies.base import Answer, Choose, Compare, Grade, Order, Question, Ranked, Round, Staged, Strategy
+
+T = TypeVar("T")
+
+OnFailure = Literal["keep", "raise"]
+"""A question that failed: go on without its answer, or fail the user question with its error."""
+Stop = Literal["calls", "tokens", "deadline"]
+
+
+class Job(NamedTuple, Generic[T]):
+    """One user question: what the judge needs to know of it, and a strategy that was not begun."""
+
+    task: T
+    strategy: Strategy
+
+
+class Asked(NamedTuple, Generic[T]):
+    """What a judge is asked: a strategy's question, and the task of the user question that it is about."""
+
+    task: T
+    question: Question | Staged
+
+
+class Verdict(NamedTuple):
+    """What a judge says."""
+
+    answer: Answer
+    """None if it failed."""
+    cost: Cost = Cost()
+    error: Exception | None = None
+    """Why it failed."""
+    note: str | None = None
+    """For the trace: a chain of reasoning, or an answer that could not be read."""
+
+
+class Judge(Protocol[T]):
+    """Answers questions, one round of many user questions at once.
+
+    A failure belongs to one question and is a verdict. What a judge raises is a defect, and fails all user questions concerned.
+    """
+
+    def judge(self, asked: Sequence[Asked[T]]) -> Sequence[Verdict]:
+        """One verdict per question, in order."""
+        ...
+
+    async def ajudge(self, asked: Sequence[Asked[T]]) -> Sequence[Verdict]:
+        """Async form of `judge`; cancelling it cancels the pending requests."""
+        ...
+
+
+class Note(NamedTuple):
+    """What a judge said about a question besides its answer, or why there is none."""
+
+    question: Question | Staged
+    text: str
+    failed: bool
+
+
+class Driven(NamedTuple):
+    """What became of one user question."""
+
+    ranked: Ranked
+    stopped: Stop | None
+    """What ended it early; the ranking is then the best one so far."""
+    usage: dict[str, Any]
+    """calls (cached answers apart), rounds, prompt_tokens, completion_tokens, uncounted (answered calls whose tokens are not
+    known), cached, failures, seconds, and stopped if it was. JSON-serialisable."""
+    notes: list[Note]
+
+
+def drive(
+    jobs: Sequence[Job[T]], judge: Judge[T], budget: Budget | None = None, on_failure: OnFailure = "keep"
+) -> list[Driven | Exception]:
+    """Run the strategies of many user questions; an exception in place of a result fails that one alone.
+
+    The current rounds of all strategies still running are put to the judge at once. Each user question has the whole `budget`.
+    A round is asked if all of it fits, with as many tokens per call as so far; half a round would rank those that happened to be
+    asked over the others. At the deadline the judge is left to itself: a thread cannot be stopped, so that what it is doing goes
+    on unheard until it ends.
+    """
+    runs = [_Run(job, budget or Budget(), on_failure) for job in jobs]
+    try:
+        while asking := [run for run in runs if run.asks()]:
+            _ask(asking, judge)
+    finally:
+        for run in runs:
+            run.close()
+    return [run.result for run in runs]
+
+
+async def adrive(
+    jobs: Sequence[Job[T]], judge: Judge[T], budget: Budget | None = None, on_failure: OnFailure = "keep"
+) -> list[Driven | Exception]:
+    """Async form of `drive`: no user question waits for another.
+
+    A judge that is still at work at the deadline is cancelled, and so are all when this is.
+    """
+    runs = [_Run(job, budget or Budget(), on_failure) for job in jobs]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for run in runs:
+                group.create_task(_follow(run, judge))
+    finally:
+        for run in runs:
+            run.close()
+    return [run.result for run in runs]
+
+
+class _Run(Generic[T]):
+    """One strategy under way."""
+
+    def __init__(self, job: Job[T], budget: Budget, on_failure: OnFailure) -> None:
+        self._task, self._strategy = job
+        self._on_failure = on_failure
+        self._spending = budget.start()
+        self._began = time.monotonic()
+        self._counts = dict.fromkeys(
+            ("calls", "rounds", "prompt_tokens", "completion_tokens", "uncounted", "cached", "failures"), 0
+        )
+        self._notes: list[Note] = []
+        self._round = Round((), ())
+        self._result: Driven | Exception | None = None
+        self._advance(None)
+
+    @property
+    def result(self) -> Driven | Exception:
+        assert self._result is not None
+        return self._result
+
+    @property
+    def seconds_left(self) -> float | None:
+        return self._spending.remaining_seconds
+
+    def asks(self) -> bool:
+        """Whether there is a round to be asked that the budget allows; if it does not, this is the end."""
+        if self._result is None and (reason := self._refusal()):
+            self.stop(reason)
+        return self._result is None
+
+    def asked(self) -> list[Asked[T]]:
+        return [Asked(self._task, question) for question in self._round.questions]
+
+    def take(self, verdicts: Sequence[Verdict]) -> None:
+        """Count the verdicts on the current round, and go on to the next one."""
+        self._counts["rounds"] += 1
+        answers: list[Answer] = []
+        for question, verdict in zip(self._round.questions, verdicts, strict=True):
+            answer = None if verdict.error else _checked(question, verdict.answer)
+            self._count(verdict.cost, answered=verdict.error is None)
+            if verdict.note:
+                self._notes.append(Note(question, verdict.note, failed=answer is None))
+            if answer is None:
+                self._counts["failures"] += 1
+                error = verdict.error or RagkitError(f"the judge gave no usable answer to {question}: {verdict.answer!r:.200}")
+                self._notes.append(Note(question, f"{type(error).__name__}: {error}", failed=True))
+                if self._on_failure == "raise":
+                    return self.fail(error)
+            answers.append(answer)
+        return self._advance(answers)
+
+    def abandon(self) -> None:
+        """The deadline came before the verdicts: what was asked was asked, and has failed."""
+        asked = len(self._round.questions)
+        for name, more in (("rounds", 1), ("calls", asked), ("failures", asked)):
+            self._counts[name] += more
+        self.stop("deadline")
+
+    def stop(self, reason: Stop) -> None:
+        self._finish(Ranked(self._round.ranking), reason)
+
+    def fail(self, error: Exception) -> None:
+        self._result = error
+
+    def close(self) -> None:
+        self._strategy.close()
+
+    def _advance(self, answers: Sequence[Answer] | None) -> None:
+        try:
+            self._round = next(self._strategy) if answers is None else self._strategy.send(answers)
+            while not self._round.questions:
+                self._round = self._strategy.send(())
+        except StopIteration as end:
+            self._finish(end.value, None)
+        except Exception as error:
+            self.fail(error)
+
+    def _finish(self, ranked: Ranked, stopped: Stop | None) -> None:
+        usage: dict[str, Any] = {**self._counts, "seconds": time.monotonic() - self._began}
+        if stopped:
+            usage["stopped"] = stopped
+        self._result = Driven(ranked, stopped, usage, self._notes)
+
+    def _refusal(self) -> Stop | None:
+        """Why the current round cannot be asked."""
+        spending, calls = self._spending, len(self._round.questions)
+        if spending.allows(calls, spending.tokens // max(spending.calls, 1)) == calls:
+            return None
+        if spending.remaining_seconds == 0:
+            return "deadline"
+        most = spending.budget.max_calls
+        return "calls" if most is not None and spending.calls + calls > most else "tokens"
+
+    def _count(self, cost: Cost, *, answered: bool) -> None:
+        self._spending.spend(cost)
+        if cost.cached:
+            self._counts["cached"] += 1
+            return
+        self._counts["calls"] += cost.calls
+        self._counts["prompt_tokens"] += cost.prompt_tokens or 0
+        self._counts["completion_tokens"] += cost.completion_tokens or 0
+        known = cost.prompt_tokens is not None and cost.completion_tokens is not None
+        self._counts["uncounted"] += int(answered and cost.calls > 0 and not known)
+
+
+def _ask(runs: Sequence[_Run[T]], judge: Judge[T]) -> None:
+    """Ask the current rounds of all these runs at once."""
+    asked = [run.asked() for run in runs]
+    everything = [question for questions in asked for question in questions]
+    limits = [run.seconds_left for run in runs]
+    try:
+        verdicts = _within(min((limit for limit in limits if limit is not None), default=None), judge, everything)
+        if verdicts is None:
+            for run in runs:
+                run.abandon()
+            return
+        _check_count(judge, verdicts, everything)
+    except Exception as error:
+        for run in runs:
+            run.fail(error)
+        return
+    left = iter(verdicts)
+    for run, questions in zip(runs, asked, strict=True):
+        run.take([next(left) for _ in questions])
+
+
+def _within(seconds: float | None, judge: Judge[T], asked: Sequence[Asked[T]]) -> Sequence[Verdict] | None:
+    """What the judge says; None if it takes longer."""
+    if seconds is None:
+        return judge.judge(asked)
+    verdicts: Future[Sequence[Verdict]] = Future()
+
+    def work() -> None:
+        try:
+            verdicts.set_result(judge.judge(asked))
+        except BaseException as error:
+            verdicts.set_exception(error)
+
+    # a daemon, as one of a pool would keep the interpreter from ending
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True, name="ragkit-judge").start()
+    return verdicts.result() if wait([verdicts], seconds).done else None
+
+
+async def _follow(run: _Run[T], judge: Judge[T]) -> None:
+    """Run one strategy to its end."""
+    while run.asks():
+        asked = run.asked()
+        deadline = asyncio.timeout(run.seconds_left)
+        try:
+            async with deadline:
+                verdicts = await judge.ajudge(asked)
+            _check_count(judge, verdicts, asked)
+        except Exception as error:
+            if deadline.expired():
+                run.abandon()
+            else:
+                run.fail(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            run.fail(RuntimeError(f"{type(judge).__name__} was cancelled by itself"))
+        else:
+            run.take(verdicts)
+
+
+def _check_count(judge: Judge[T], verdicts: Sequence[Verdict], asked: Sequence[Asked[T]]) -> None:
+    if len(verdicts) != len(asked):
+        raise RuntimeError(f"{type(judge).__name__} gave {len(verdicts)} verdicts on {len(asked)} questions")
+
+
+def _checked(question: Question | Staged, answer: Any) -> Answer:
+    """The answer as strategies expect it; None if it has not the shape that the question asks for."""
+    match question:
+        case Staged(_, inner):
+            return _checked(inner, answer)
+        case Grade():
+            return float(answer) if _finite(answer) else None
+        case Compare():
+            return float(answer) if _finite(answer) and 0 <= answer <= 1 else None
+        case Choose(candidates):
+            fits = isinstance(answer, tuple | list) and len(answer) == len(candidates) and all(map(_finite, answer))
+            return tuple(map(float, answer)) if fits else None
+        case Order(candidates):
+            fits = isinstance(answer, tuple | list) and all(isinstance(one, Integral) for one in answer)
+            return tuple(map(int, answer)) if fits and sorted(answer) == sorted(candidates) else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
