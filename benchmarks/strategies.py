@@ -4,8 +4,8 @@
     python benchmarks/strategies.py --questions 10 --seeds 1
 
 The best 10 of BM25's first 100 (of NovelEval's own 20 candidates) are wanted. The judges know the relevances and err as
-`ragkit.evaluation.simulation` describes. Datasets are folders below $RAGKIT_DATA (default: ../shared/data); candidates are kept in
-.cache/benchmarks.
+`ragkit.evaluation.simulation` describes. Datasets are folders below $RAGKIT_DATA (default: ../shared/data); candidates are
+kept in .cache/benchmarks.
 """
 
 from __future__ import annotations

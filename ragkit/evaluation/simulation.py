@@ -101,8 +101,8 @@ class SimulatedJudge:
 
     An answer depends on `seed` and on the question alone, not on what was asked before; the same question, shown in the same
     order, has the same answer. Without errors, candidates of equal relevance are a tie in a comparison, and in an ordering they
-    stand by number. An ordering is written out whole, even if only its best `top` matter, as ragkit's prompt demands. `spent` adds
-    up the costs; every call of `answer` is a round.
+    stand by number. An ordering is written out whole, even if only its best `top` matter, as ragkit's prompt demands. `spent`
+    adds up the costs; every call of `answer` is a round.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class SimulatedJudge:
             seconds=max(seconds, default=0.0),
             limited_seconds=_makespan(seconds, self._concurrency),
         )
-        self.spent = Spent(*(before + more for before, more in zip(self.spent, cost, strict=True)))
+        self.spent = Spent._make(before + more for before, more in zip(self.spent, cost, strict=True))
 
 
 def simulate(strategy: Strategy, judge: SimulatedJudge) -> Simulation:
@@ -228,7 +228,7 @@ def _answer(question: Question, values: _Floats) -> Answer:
         case Choose():
             return tuple(values.tolist())
         case Order(candidates):
-            return tuple(candidates[place] for place in np.lexsort((candidates, -values)))
+            return tuple(candidates[place] for place in np.lexsort((np.array(candidates), -values)))
 
 
 def _makespan(seconds: Sequence[float], workers: int) -> float:

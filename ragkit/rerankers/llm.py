@@ -23,7 +23,7 @@ from ragkit.rerankers.driver import Driven, Job, Judge, Note, OnFailure, adrive,
 from ragkit.rerankers.forms import Shown
 from ragkit.rerankers.passages import shown_passages
 from ragkit.rerankers.ranking import Ranking, RankingReranker
-from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order, Question, Strategy
+from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order, Question, Staged, Strategy
 
 _log = logging.getLogger(__name__)
 _FAILURES_SHOWN = 10
@@ -150,8 +150,10 @@ def _notes(task: Task, notes: Sequence[Note]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _about(question: Question) -> tuple[int, ...]:
+def _about(question: Question | Staged) -> tuple[int, ...]:
     match question:
+        case Staged(_, inner):
+            return _about(inner)
         case Grade(candidate):
             return (candidate,)
         case Compare(first, second):

@@ -30,7 +30,22 @@ YES = (
     "نعم",
     "हाँ",
 )
-NO = ("no", "false", "irrelevant", "not relevant", "nein", "non", "não", "nee", "nej", "нет", "ні", "hayır", "nie", "όχι")
+NO: tuple[str, ...] = (
+    "no",
+    "false",
+    "irrelevant",
+    "not relevant",
+    "nein",
+    "non",
+    "não",
+    "nee",
+    "nej",
+    "нет",
+    "ні",
+    "hayır",
+    "nie",
+    "όχι",
+)
 NO += ("いいえ", "否", "不是", "不", "아니요", "아니오", "لا", "नहीं")
 """What models say for yes and no, also those that answer in the language of the question."""
 

@@ -217,7 +217,7 @@ def test_so_do_probabilities(case: Any) -> None:
 def test_a_chat_model_without_probabilities_is_asked_for_them_once(case: Any) -> None:
     kind, settings = case
     reranker = kind(llm=Chat(), top_k=4, **settings)
-    first, second = ([*reranker.outcomes([{"documents": documents(23), "query": "q"}])][0] for _ in range(2))
+    first, second = (reranker.outcomes([{"documents": documents(23), "query": "q"}])[0] for _ in range(2))
     assert ids(first.documents) == ids(second.documents) == best(23, 4)
     assert first.usage["calls"] > second.usage["calls"]
 

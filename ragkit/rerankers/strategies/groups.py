@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from itertools import pairwise
 from math import ceil
 from typing import NamedTuple
@@ -47,7 +48,7 @@ def groups(n: int, k: int, window: int = 20, *, trust: float = 0.5, weight: floa
 
 def _groups(n: int, k: int, window: int, evidence: _Evidence) -> Strategy:
     asked: set[Order] = set()
-    plan = _plan(n, k, window)
+    plan = _plan(n, k, window) if n > 1 else []
     ranking = list(range(n))
     is_open = n > 1 and k > 0
     while is_open:
@@ -112,13 +113,15 @@ class _Evidence:
         self._better = np.zeros((n, n), dtype=np.bool_)
         """Who is known to be better than whom, [better, worse], through others too."""
         self._agrees = True
-        """Whether no answer failed, and nobody is better than itself."""
+        """Whether nobody is better than itself."""
+        self._whole = True
+        """Whether no answer failed."""
 
     def add(self, questions: Sequence[Order], answers: Sequence[Answer]) -> bool:
         """Take in a round. Returns whether the top k is open."""
         for question, answer in zip(questions, answers, strict=True):
             order = permuted(question, answer)
-            self._agrees &= order is not None
+            self._whole &= order is not None
             if order is not None:
                 self._orders.append(order)
                 for place, candidate in enumerate(order[: self._k]):
@@ -131,16 +134,15 @@ class _Evidence:
     def ranking(self) -> list[int]:
         """All candidates, best first."""
         strength = plackett_luce(self._orders, self._prior, self._weight, self._k)
-        known = self._better.sum(axis=0)
         if not self._agrees:
-            known = np.zeros_like(known)
-        elif not self._settled():
-            known = known >= self._k
-        return [int(candidate) for candidate in np.lexsort((-strength, known))]
+            return [int(candidate) for candidate in np.argsort(-strength, kind="stable")]
+        known = self._better.sum(axis=0)
+        out = known if self._settled() else known >= self._k
+        return _sorted(self._better, np.lexsort((-strength, out)))
 
     def open_windows(self, window: int) -> list[Shown]:
         """Windows over the contenders which cover all neighbours of whom it is not known who is better."""
-        if not self._agrees:
+        if not (self._agrees and self._whole):
             return []
         contenders = self._contenders()
         windows: list[Shown] = []
@@ -159,6 +161,21 @@ class _Evidence:
     def _settled(self) -> bool:
         contenders = self._contenders()
         return len(contenders) == self._k and all(self._better[pair] for pair in pairwise(contenders))
+
+
+def _sorted(better: NDArray[np.bool_], preferred: NDArray[np.intp]) -> list[int]:
+    """The candidates in the `preferred` order as far as nobody stands before one that is known to be better."""
+    better = better[np.ix_(preferred, preferred)]
+    ahead = better.sum(axis=0)
+    free = [place for place in range(len(preferred)) if not ahead[place]]
+    order = []
+    while free:
+        place = heappop(free)
+        order.append(int(preferred[place]))
+        ahead -= better[place]
+        for freed in np.flatnonzero(better[place] & (ahead == 0)):
+            heappush(free, int(freed))
+    return order
 
 
 def _closure(better: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -38,7 +38,8 @@ def plackett_luce(
     for row, order in zip(padded, orders, strict=True):
         row[: len(order)] = order
     choice = padded[:, 1:] < n  # places at which one of several was taken
-    choice[:, top:] = False
+    if top is not None:
+        choice[:, top:] = False
     padded = padded[:, :-1]
     taken = np.bincount(padded[choice], minlength=n)
     rate = weight * np.exp(-start)
