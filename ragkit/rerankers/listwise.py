@@ -19,9 +19,10 @@ class ListwiseReranker(LLMReranker):
     """Shows many passages at once and has them put in order."""
 
     method: Literal["groups", "sliding", "full", "first"] = "groups"
-    """"groups": ragkit's own, groups in parallel, merged by a fit (see docs/reranking.md). "sliding": windows from back to front, one after the other (RankGPT, Sun et al. 2023). "full": all in one window, for
-    models that can read so much. "first": sliding windows ordered by the probabilities of letters as the first token of the
-    answer (FIRST, Reddy et al. 2024), for models that give these."""
+    """"groups": ragkit's own, groups in parallel, merged by a fit (docs/reranking.md). "sliding": windows from back to front, one
+    after the other (RankGPT, Sun et al. 2023). "full": all in one window, for models that can read so much. "first": sliding
+    windows ordered by the probabilities of letters as the first token of the answer (FIRST, Reddy et al. 2024), for models that
+    give these."""
     window: int = Field(default=20, ge=2)
     """Passages shown at once; "full" shows all."""
     step: int | None = Field(default=None, ge=1)

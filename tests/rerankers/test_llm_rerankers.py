@@ -341,7 +341,7 @@ def test_a_budget_of_nothing_gives_the_previous_order_and_says_so(case: Any, bud
 
 
 def test_a_budget_is_each_questions_own_and_ends_with_the_best_so_far() -> None:
-    reranker = ListwiseReranker(llm=Chat(), window=4, step=2, budget={"max_calls": 3})
+    reranker = ListwiseReranker(llm=Chat(), method="sliding", window=4, step=2, budget={"max_calls": 3})
     outcomes = reranker.outcomes([{"documents": documents(20, seed), "query": "q"} for seed in (1, 2)])
     for outcome in outcomes:
         assert (outcome.usage["calls"], outcome.usage["stopped"]) == (3, "calls")
@@ -531,7 +531,7 @@ def test_a_prompt_with_other_variables_is_named(tmp_path: Path, text: str, probl
         (ListwiseReranker, {}, "llm\n.*[Ff]ield required"),
         (ListwiseReranker, {"llm": Chat(), "method": "bogus"}, "method"),
         (ListwiseReranker, {"llm": Chat(), "windows": 3}, "windows"),
-        (ListwiseReranker, {"llm": Chat(), "step": 20}, "step must be"),
+        (ListwiseReranker, {"llm": Chat(), "method": "sliding", "step": 20}, "step must be"),
         (ListwiseReranker, {"llm": Chat(), "method": "first", "window": 27}, "window: at most 26"),
         (SetwiseReranker, {"llm": Chat(), "children": 26}, "children"),
         (PointwiseReranker, {"llm": Chat(), "method": "query-likelihood"}, "needs a model that scores a given text"),
