@@ -217,8 +217,11 @@ def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipe
         return build_pipeline(Pipeline, settings, directory)
     store = Store.open(directory, encoder=encoder)
     # the model that comes with ragkit has learnt from English text
-    stages = ["provence-reranker", "provence"] if store.language == "en" else ["extractive"]
-    settings = PipelineConfig(retriever={"type": "hybrid", "k": 20}, stages=[{"type": stage} for stage in stages])
+    stages: list[dict[str, Any]] = [{"type": "extractive"}]
+    if store.language == "en":
+        # an answer is made of the best sentences only: higher than the model's own threshold, which is meant to lose nothing
+        stages = [{"type": "provence-reranker"}, {"type": "provence", "threshold": 0.3}]
+    settings = PipelineConfig(retriever={"type": "hybrid", "k": 20}, stages=stages)
     return build_pipeline(Pipeline, settings, store)
 
 
