@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from ragkit.errors import InputError
+from ragkit.llms.adapt import as_llm
 from ragkit.llms.base import Completion, Generates, LabelScores, Prompt, ScoresLabels, ScoresText, TextScore
 
 Configs = Sequence[RunnableConfig] | None
@@ -24,8 +25,10 @@ class Wrapped(ABC):
     """
 
     def __init__(self, llm: Any) -> None:
+        if isinstance(llm, Runnable):  # a chat model, whose `generate` is another one
+            llm = as_llm(llm)
         if not isinstance(llm, Generates | ScoresLabels):
-            raise InputError(f"llm: {type(llm).__name__} neither generates nor scores labels; wrap a chat model in ChatLLM first")
+            raise InputError(f"llm: {type(llm).__name__} neither generates nor scores labels")
         self.llm = llm
         if isinstance(llm, ScoresText):
             self.query_likelihood = self._query_likelihood

@@ -333,3 +333,11 @@ def test_budgets_are_checked_and_never_change() -> None:
     one.spend(Cost(3))
     assert one.exhausted
     assert other.allows(9) == 3
+
+
+@pytest.mark.parametrize("wrap", [Metered, lambda model: Cached(model, ":memory:", name="fake")])
+def test_a_chat_model_may_be_wrapped_as_it_is(wrap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrapped = wrap(FakeListChatModel(responses=["yes"]))
+    [answer] = wrapped.generate([[HumanMessage("Is it?")]])
+    assert answer.text == "yes"

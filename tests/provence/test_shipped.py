@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from langchain_core.documents import Document
 
 from ragkit import ProvencePruner, ProvenceReranker, provenance
@@ -231,6 +233,15 @@ SIMPLE = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """More threads only wait for one another at such short passages."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def model() -> ProvenceModel:
     return ProvenceModel.from_pretrained(device="cpu")
@@ -289,14 +300,13 @@ def test_the_sentence_that_answers_comes_first(model: ProvenceModel) -> None:
 
 
 def test_the_passage_that_answers_comes_first(model: ProvenceModel) -> None:
-    texts = [" ".join(one.passage) for one in SIMPLE]
-    documents = [Document(id=str(at), page_content=text) for at, text in enumerate(texts)]
+    documents = [Document(id=str(at), page_content=" ".join(one.passage)) for at, one in enumerate(SIMPLE)]
     reranker = ProvenceReranker(device="cpu")
-    right = [
-        reranker.compress_documents(documents, one.question)[0].page_content == text
-        for one, text in zip(SIMPLE, texts, strict=True)
-    ]
-    assert sum(right) >= 0.8 * len(SIMPLE)
+    right = []
+    for at, one in enumerate(SIMPLE):
+        among = [documents[(at + step) % len(SIMPLE)] for step in (3, 1, 0, 4, 2)]
+        right.append(reranker.compress_documents(among, one.question)[0].id == str(at))
+    assert sum(right) >= 0.8 * len(SIMPLE), [one.question for one, found in zip(SIMPLE, right, strict=True) if not found]
 
 
 def test_the_example_of_the_readme(model: ProvenceModel) -> None:
