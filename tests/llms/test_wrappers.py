@@ -335,9 +335,10 @@ def test_budgets_are_checked_and_never_change() -> None:
     assert other.allows(9) == 3
 
 
-@pytest.mark.parametrize("wrap", [Metered, lambda model: Cached(model, ":memory:", name="fake")])
-def test_a_chat_model_may_be_wrapped_as_it_is(wrap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    wrapped = wrap(FakeListChatModel(responses=["yes"]))
+@pytest.mark.parametrize("kind", ["metered", "cached"])
+def test_a_chat_model_may_be_wrapped_as_it_is(kind: str, tmp_path: Path) -> None:
+    model = FakeListChatModel(responses=["yes"])
+    wrapped = Metered(model) if kind == "metered" else Cached(model, tmp_path / "answers.sqlite", name="fake")
     [answer] = wrapped.generate([[HumanMessage("Is it?")]])
+    assert isinstance(answer, Completion)
     assert answer.text == "yes"
