@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ragkit.provence.matching import PASSAGE_FEATURES, UNIT_FEATURES
+from ragkit.provence.inputs import PASSAGE_INPUTS, UNIT_INPUTS
 
 _NOTHING = -30.0  # the best unit's logit where there is no unit
 
@@ -24,9 +24,9 @@ class Batch(NamedTuple):
     owners: torch.Tensor
     """[n, t], the unit in which a token lies, -1 for tokens of none."""
     units: torch.Tensor
-    """[n, u, UNIT_FEATURES]"""
+    """[n, u, UNIT_INPUTS]"""
     whole: torch.Tensor
-    """[n, PASSAGE_FEATURES]"""
+    """[n, PASSAGE_INPUTS]"""
 
 
 class Output(NamedTuple):
@@ -39,9 +39,9 @@ class Output(NamedTuple):
 
 
 class MarkedBert(nn.Module):
-    """Token logits from the last hidden state, shifted by the lexical evidence of the token's unit; and a passage logit.
+    """Token logits from the last hidden state, shifted by the evidence of the token's unit and passage; and a passage logit.
 
-    The passage logit is linear in the [CLS] state, the passage's lexical evidence and the best unit's mean token logit: a
+    The passage logit is linear in the [CLS] state, the passage's evidence and the best unit's mean token logit: a
     passage is relevant if one of its sentences is. Marks go in where BERT has its segment ids.
     """
 
@@ -52,13 +52,14 @@ class MarkedBert(nn.Module):
 
         self.backbone = BertModel(config, add_pooling_layer=False)
         self.pruning = nn.Linear(config.hidden_size, 1)
-        self.evidence = nn.Sequential(nn.Linear(UNIT_FEATURES, 16), nn.GELU(), nn.Linear(16, 1))
-        self.ranking = nn.Linear(config.hidden_size + PASSAGE_FEATURES + 1, 1)
+        self.evidence = nn.Sequential(nn.Linear(UNIT_INPUTS + PASSAGE_INPUTS, 16), nn.GELU(), nn.Linear(16, 1))
+        self.ranking = nn.Linear(config.hidden_size + PASSAGE_INPUTS + 1, 1)
 
     def forward(self, batch: Batch) -> Output:
         """Logits of each window and of each of its tokens."""
         states = self.backbone(input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=batch.marks).last_hidden_state
-        evidence = self.evidence(batch.units).squeeze(-1)
+        whole = batch.whole[:, None].expand(-1, batch.units.shape[1], -1)
+        evidence = self.evidence(torch.cat([batch.units, whole], 2)).squeeze(-1)
         owned = batch.owners >= 0
         tokens = self.pruning(states).squeeze(-1) + owned * evidence.gather(1, batch.owners.clamp(min=0))
         means, present = unit_means(tokens, batch)

@@ -107,11 +107,9 @@ def unit_evidence(
     The share of the question's words (by rarity) that the unit holds, the same relative to the passage's best unit, and
     BM25 (k1 = 1.2, b = .75, rarity in place of idf) likewise twice.
     """
-    starts = np.array([unit.start for unit in units], np.int64)
-    ends = np.array([unit.end for unit in units], np.int64)
-    columns, hits = _columns(wanted, told)
-    rows = np.searchsorted(starts, told.starts, side="right") - 1
-    inside = (rows >= 0) & (told.starts < ends[np.maximum(rows, 0)]) if len(units) else np.zeros(len(rows), bool)
+    columns, hits = columns_of(wanted, told.buckets)
+    rows = units_at(told, units)
+    inside = rows >= 0
     counts = np.zeros((len(units), len(wanted)))
     np.add.at(counts, (rows[inside & hits], columns[inside & hits]), 1)
     lengths = np.bincount(rows[inside], minlength=len(units)).astype(float)
@@ -121,17 +119,27 @@ def unit_evidence(
     return np.stack([share, _to_best(share), bm25, _to_best(bm25)], 1).astype(np.float32)
 
 
-def _columns(wanted: NDArray[np.int64], words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """For each word where it stands in the sorted `wanted`, and whether it does."""
+def units_at(said: Words, units: Sequence[Unit]) -> NDArray[np.int64]:
+    """For each word the unit in which it begins, -1 for none."""
+    if not units:
+        return np.full(len(said.starts), -1, np.int64)
+    starts = np.array([unit.start for unit in units], np.int64)
+    ends = np.array([unit.end for unit in units], np.int64)
+    rows = np.searchsorted(starts, said.starts, side="right") - 1
+    return np.where((rows >= 0) & (said.starts < ends[np.maximum(rows, 0)]), rows, -1)
+
+
+def columns_of(wanted: NDArray[np.int64], buckets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """For each bucket where it stands in the sorted `wanted`, and whether it does."""
     if not len(wanted):
-        return np.zeros(len(words.buckets), np.int64), np.zeros(len(words.buckets), bool)
-    columns = np.minimum(np.searchsorted(wanted, words.buckets), len(wanted) - 1)
-    return columns, wanted[columns] == words.buckets
+        return np.zeros(len(buckets), np.int64), np.zeros(len(buckets), bool)
+    columns = np.minimum(np.searchsorted(wanted, buckets), len(wanted) - 1)
+    return columns, wanted[columns] == buckets
 
 
 def _seen(wanted: NDArray[np.int64], words: Words) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """For each of `wanted` whether it is among the words, and for each word whether it is wanted."""
-    columns, hits = _columns(wanted, words)
+    columns, hits = columns_of(wanted, words.buckets)
     seen = np.zeros(len(wanted), bool)
     seen[columns[hits]] = True
     return seen, hits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -15,7 +15,7 @@ from ragkit.encoders.folder import locate
 from ragkit.encoders.pairs import PairTokenizer
 from ragkit.errors import InputError, RagkitError
 from ragkit.provence.family import Family
-from ragkit.provence.memo import Memo
+from ragkit.provence.memo import Known, Memo
 from ragkit.provence.pair import Judged, Network, Pair
 from ragkit.provence.windows import cut, merge, normalized
 
@@ -34,7 +34,8 @@ class ProvenceModel:
     """Scores passages for questions and says of every token whether it is worth keeping, in one forward pass.
 
     A passage longer than the model's window is read in overlapping windows; nothing is cut off. What was judged lately is
-    remembered, so a pair that comes again, as behind a reranker, costs nothing. May be used from several threads.
+    remembered, so a pair that comes again, as behind a reranker, costs nothing. ragkit's own model looks at a passage in the
+    light of the others that it is given for the question. May be used from several threads.
     """
 
     def __init__(self, network: Network, family: Family, tokenizer: PairTokenizer, *, batch_tokens: int = 8192) -> None:
@@ -58,20 +59,23 @@ class ProvenceModel:
         device: str | None = None,
         dtype: str | None = None,
         max_length: int | None = None,
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
     ) -> ProvenceModel:
         """The model in a folder or of a hub name; None is ragkit's own.
 
         `device` None is a GPU where there is one; `dtype` is "float32", "bfloat16" or "float16", None the second on a GPU and the
-        first elsewhere. `max_length` counts the tokens of a window, special ones included; None is what the model was trained
-        on, and more is refused. `batch_tokens` is the most tokens, padding included, that go through the model at once. Equal
-        arguments give the same instance while it is in use: reranker and pruner share weights and memo. Raises `InputError` or
+        first elsewhere; ragkit's own model is in float32 everywhere, and on an x86 CPU also takes "int8", which is faster and
+        changes a judgement here and there. `max_length` counts the tokens of a window, special ones included; None is what the
+        model was trained on, and more is refused. `batch_tokens` is the most tokens, padding included, that go through the
+        model at once; None is 2048 on a CPU, whose caches hold no more, and 8192 elsewhere. Equal arguments give the same instance while it is in use: reranker and pruner share weights and memo. Raises `InputError` or
         `RagkitError` for what cannot be loaded.
         """
         from ragkit.encoders.network import best_device
 
         folder = _folder(model).resolve()
         device = device or best_device()
+        if batch_tokens is None:
+            batch_tokens = 2048 if device.startswith("cpu") else 8192
         with _loading:
             key = (folder, device, dtype, max_length, batch_tokens)
             found = _shared.get(key)
@@ -97,12 +101,17 @@ class ProvenceModel:
 
         `batch_tokens` overrides the model's own for this call. Scores that are not numbers are handed on as they are.
         """
-        judged = self._memo.find(pairs)
+        beside = _by_question(pairs)
+        judged = self._memo.find(pairs, beside)
         new = [pair for pair in dict.fromkeys(pairs) if pair not in judged]
+        asked = {pair.question for pair in new}
+        together = [pair for pair in dict.fromkeys(pairs) if pair.question in asked]
+        accompanied = dict(zip(together, self._network.accompany(together), strict=True))
         for start in range(0, len(new), _CHUNK):
             chunk = new[start : start + _CHUNK]
-            judged |= zip(chunk, self._read(chunk, batch_tokens or self._batch_tokens), strict=True)
-        self._memo.add({pair: judged[pair] for pair in new})
+            found = self._read([accompanied[pair] for pair in chunk], batch_tokens or self._batch_tokens)
+            judged |= zip(chunk, found, strict=True)
+        self._memo.add({pair: Known(judged[pair], beside[pair.question] if accompanied[pair].company else None) for pair in new})
         return [judged[pair] for pair in pairs]
 
     def _read(self, pairs: Sequence[Pair], batch_tokens: int) -> list[Judged]:
@@ -128,6 +137,13 @@ class ProvenceModel:
         for array in judged[1:]:
             array.setflags(write=False)  # everybody who asks again gets the same arrays
         return judged._replace(score=_sigmoid(judged.score) if self.family.activation == "sigmoid" else judged.score)
+
+
+def _by_question(pairs: Sequence[Pair]) -> dict[str, frozenset[Pair]]:
+    together: dict[str, set[Pair]] = defaultdict(set)
+    for pair in pairs:
+        together[pair.question].add(pair)
+    return {question: frozenset(its_pairs) for question, its_pairs in together.items()}
 
 
 def _sigmoid(logit: float) -> float:

@@ -16,17 +16,26 @@ from safetensors.torch import load_file, save_file
 
 from ragkit.encoders.network import best_device, load_network
 from ragkit.errors import InputError, RagkitError
+from ragkit.provence.company import accompanied
+from ragkit.provence.earlier import widened
 from ragkit.provence.family import Family
 from ragkit.provence.inputs import MARKS, Row, rows
+from ragkit.provence.int8 import check_int8, to_int8
 from ragkit.provence.marked import Batch, MarkedBert
 from ragkit.provence.matching import BUCKETS
-from ragkit.provence.pair import Logits, Window
+from ragkit.provence.pair import Logits, Pair, Window
 
 MODEL_TYPE = "ragkit-provence"
-_VERSION = 1
+_VERSION = 2
 _TOKENIZER = "tokenizer.json"
 _RARITY, _SCALE = "rarity", ".scale"
-_DTYPES = {None: torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {
+    None: torch.float32,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.float32,  # of what is not multiplied in integers
+}
 
 
 class MarkedNetwork:
@@ -36,6 +45,10 @@ class MarkedNetwork:
         """`rarity`: see `inputs.rows`."""
         self.model = model.eval()
         self.rarity = rarity
+
+    def accompany(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """See `Network`: those of a question are the company of each other."""
+        return list(pairs) if self.rarity is None else accompanied(pairs, self.rarity)
 
     def __call__(self, windows: Sequence[Window]) -> Logits:
         """See `Network`."""
@@ -133,7 +146,7 @@ def save_own(folder: Path, model: MarkedBert, rarity: NDArray[np.uint8] | None, 
 
 
 def load_own(folder: Path, device: str | None = None, dtype: str | None = None) -> tuple[MarkedNetwork, Family]:
-    """What `save_own` wrote; `dtype` None is float32 on every device.
+    """What `save_own` wrote; `dtype` None is float32 on every device, "int8" is for the CPU, see `ragkit.provence.int8`.
 
     Raises `InputError` or `RagkitError`, naming the folder, for anything less or of another version.
     """
@@ -141,13 +154,16 @@ def load_own(folder: Path, device: str | None = None, dtype: str | None = None) 
 
     if dtype not in _DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(filter(None, _DTYPES))}")
+    device = device or best_device()
+    if dtype == "int8":
+        check_int8(device)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise RagkitError(f"model: {folder} cannot be read: {_line(error)}") from error
-    if config.get("version") != _VERSION:
-        raise InputError(f"model: {folder} has version {config.get('version')}; this ragkit reads version {_VERSION}")
+    if config.get("version") not in (1, _VERSION):
+        raise InputError(f"model: {folder} has version {config.get('version')}; this ragkit reads versions 1 and {_VERSION}")
     rarity = tensors.pop(_RARITY, None)
     if rarity is not None and (rarity.shape, rarity.dtype) != ((BUCKETS,), torch.uint8):
         raise InputError(
@@ -155,11 +171,16 @@ def load_own(folder: Path, device: str | None = None, dtype: str | None = None) 
         )
     try:
         family = Family("ragkit", "sigmoid", "mean", float(config["threshold"]), False, False, int(config["max_length"]), None)
-        model = MarkedBert(BertConfig.from_dict(config["backbone"]))
-        model.load_state_dict(_unpacked(tensors))
+        weights = _unpacked(tensors)
+        if config["version"] < _VERSION:
+            weights = widened(weights)
+        model = MarkedBert(BertConfig.from_dict({**config["backbone"], "type_vocab_size": MARKS}))
+        model.load_state_dict(weights)
     except Exception as error:  # transformers has no one type for a configuration that makes no sense
         raise InputError(f"model: {folder} does not hold a whole model: {_line(error)}") from error
-    model = _moved(model, device or best_device(), _DTYPES[dtype])
+    model = _moved(model, device, _DTYPES[dtype])
+    if dtype == "int8":
+        to_int8(model.backbone.encoder)
     return MarkedNetwork(model, None if rarity is None else rarity.numpy().astype(np.float32) / np.float32(255)), family
 
 

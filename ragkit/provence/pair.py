@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.documents.model import Unit
+
+if TYPE_CHECKING:
+    from ragkit.provence.company import Company
 
 SPECIAL, QUESTION, TITLE, PASSAGE = range(4)
 """What a token of a window belongs to."""
@@ -21,6 +24,10 @@ class Pair(NamedTuple):
     passage: str
     units: tuple[Unit, ...]
     title: str = ""
+    name: str = ""
+    """What other passages may call this one: its title or innermost heading, also where the passage shows it."""
+    company: Company | None = None
+    """The passages that were found with it, for networks that look at them."""
 
 
 class Window(NamedTuple):
@@ -48,6 +55,10 @@ class Logits(NamedTuple):
 
 class Network(Protocol):
     """A transformer with a ranking head and a pruning head."""
+
+    def accompany(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs of one call with what the network needs to know of each one's company; most need nothing."""
+        ...
 
     def __call__(self, windows: Sequence[Window]) -> Logits:
         """One forward pass; windows of similar length waste the least."""

@@ -16,7 +16,7 @@ from ragkit.documents.sentences import units_of
 from ragkit.encoders.languages import iso_code
 from ragkit.provence.model import ProvenceModel
 from ragkit.provence.pair import Judged, Pair
-from ragkit.provence.titles import title_of
+from ragkit.provence.titles import name_of, title_of
 
 
 class ProvenceStage(Compressor):
@@ -64,6 +64,6 @@ class ProvenceStage(Compressor):
 
 
 def pair_of(question: str, document: Document, language: str) -> Pair:
-    """What a model reads of a document: its whole passage, also after a pruner has shortened it, and its title."""
+    """What a model reads of a document: its whole passage, also after a pruner has shortened it, its title and its name."""
     units = units_of(document, language)
-    return Pair(question, passage_text(document), units, title_of(document, units))
+    return Pair(question, passage_text(document), units, title_of(document, units), name_of(document))

@@ -26,6 +26,11 @@ def title_of(document: Document, units: Sequence[Unit]) -> str:
     return " > ".join(name for name in _names(document) if not any(_after(place, name) is not None for place in shown))
 
 
+def name_of(document: Document) -> str:
+    """What other texts may call the document: its title, or its innermost heading."""
+    return next(reversed(_names(document)), "")
+
+
 def title_units(document: Document, units: Sequence[Unit]) -> NDArray[np.bool_]:
     """Which units only name what follows: headings, and a first unit that is the title."""
     titles = np.array([unit.kind == "heading" for unit in units], bool)

@@ -15,7 +15,7 @@ from torch import nn
 
 from ragkit.encoders.network import best_device, hushed
 from ragkit.errors import InputError, RagkitError
-from ragkit.provence.pair import Logits, Window
+from ragkit.provence.pair import Logits, Pair, Window
 
 CLASSES = {"bert": "Bert", "deberta-v2": "DebertaV2", "modernbert": "ModernBert", "xlm-roberta": "XLMRoberta"}
 """The backbones by model_type, with the prefix of their classes in transformers."""
@@ -43,6 +43,10 @@ class TransformerNetwork:
             backbone.final_norm.register_forward_pre_hook(lambda _, inputs: setattr(seen, "states", inputs[0]))
         else:
             backbone.register_forward_hook(lambda _, inputs, outputs: setattr(seen, "states", outputs[0]))
+
+    def accompany(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """See `Network`: each passage is read by itself."""
+        return list(pairs)
 
     def __call__(self, windows: Sequence[Window]) -> Logits:
         """One forward pass over windows of any lengths, padded to the longest; no window's result depends on the others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -15,12 +15,15 @@ from ragkit.training.negatives import mine_negatives
 from ragkit.training.sources import (
     read_answer_strings,
     read_answers,
+    read_composed,
     read_corpus,
     read_hotpot,
     read_rows,
     read_sentences,
     read_unanswerable,
 )
+
+_COPY = "#"
 
 
 class Assembled(NamedTuple):
@@ -40,7 +43,7 @@ def assemble(sources: Iterable[Source], data: Path, seed: int, report: Callable[
     for source in sources:
         path = data / source.path
         examples = _read(source, path)
-        held_out = [one for one in examples if source.dev and _drawn(_unit(one, source.dev.by), source.dev.share, 0)]
+        held_out = [one for one in examples if source.dev and _drawn(f"0 {_unit(one, source.dev.by)}", source.dev.share)]
         ids = {one.id for one in held_out}
         rest = [one for one in examples if one.id not in ids]
         taken = [copy for one in rest for copy in _copies(one, _times(one.group, source.share, seed))]
@@ -68,6 +71,8 @@ def _read(source: Source, path: Path) -> list[Example]:
             return read_unanswerable(path, source.split)
         case "answers":
             return read_answers(path)
+        case "composed":
+            return read_composed(path)
         case "hotpot":
             return read_hotpot(path)
 
@@ -78,7 +83,7 @@ def _mined(source: Source, path: Path, rest: list[Example], taken: list[Example]
     answers = read_answer_strings(path) if folder and source.negatives else None
     mined: dict[str, Example] = {}
     for at, settings in enumerate(source.negatives):
-        chosen = [one for one in taken if _drawn(one.group, settings.share, seed + at)]
+        chosen = [one for one in taken if _drawn(f"negatives {at} {seed} {one.group}", settings.share)]
         # the pool holds all passages, but a question is not given those it has
         found = mine_negatives(
             chosen,
@@ -86,7 +91,7 @@ def _mined(source: Source, path: Path, rest: list[Example], taken: list[Example]
             n=settings.n,
             skip=settings.skip,
             depth=settings.depth,
-            answers=answers,
+            answers=None if answers is None else {one.group: _of_original(one.group, answers) for one in chosen},
         )
         mined |= {one.id: one for one in found}
     return list(mined.values())
@@ -98,7 +103,7 @@ def _passages(examples: list[Example]) -> list[Passage]:
 
 def _copies(example: Example, times: int) -> list[Example]:
     # as questions of their own, so that each time other passages may be drawn
-    return [replace(example, group=f"{example.group}#{at}") if at else example for at in range(times)]
+    return [replace(example, group=f"{example.group}{_COPY}{at}") if at else example for at in range(times)]
 
 
 def _unit(example: Example, by: str) -> str:
@@ -107,10 +112,15 @@ def _unit(example: Example, by: str) -> str:
 
 def _times(name: str, share: float, seed: int) -> int:
     whole = int(share)
-    return whole + _drawn(name, share - whole, seed)
+    return whole + _drawn(f"share {seed} {name}", share - whole)
 
 
-def _drawn(name: str, share: float, seed: int) -> bool:
-    """True for `share` of all names, the same names on every run."""
-    digest = blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+def _of_original(group: str, answers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The answers of a question, or of the one that it is a copy of."""
+    return answers.get(group) or answers.get(group.rpartition(_COPY)[0]) or ()
+
+
+def _drawn(name: str, share: float) -> bool:
+    """True for `share` of all names, the same names on every run. Draws for different purposes need different names."""
+    digest = blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest) < share * 2**64

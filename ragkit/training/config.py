@@ -45,7 +45,7 @@ class Dev(_Part):
 class Source(_Part):
     """One data set."""
 
-    kind: Literal["examples", "rows", "sentences", "unanswerable", "answers", "hotpot"]
+    kind: Literal["examples", "rows", "sentences", "unanswerable", "answers", "composed", "hotpot"]
     """How to read it: `read_examples`, or one of the readers in `training/sources.py`."""
     path: Path
     """A file, or a folder for "sentences" and "unanswerable"; relative to the run's data folder."""

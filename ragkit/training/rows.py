@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ragkit.documents.model import Unit
 from ragkit.encoders.pairs import PairTokenizer
+from ragkit.provence.company import accompanied
 from ragkit.provence.inputs import Row, rows
 from ragkit.provence.pair import Pair
-from ragkit.provence.titles import title_of
+from ragkit.provence.titles import name_of, title_of
 from ragkit.provence.windows import cut
 from ragkit.training.examples import Example
 
@@ -34,11 +35,11 @@ class Labelled(NamedTuple):
 
 
 def pair_of(example: Example) -> Pair:
-    """What a model reads of an example: the same title as for a document."""
+    """What a model reads of an example: the same title and name as for a document."""
     edges = [0, *accumulate(map(len, example.sentences))]
     units = tuple(Unit(start, end) for start, end in pairwise(edges))
     document = Document(page_content=example.passage, metadata={"title": example.title})
-    return Pair(example.question, example.passage, units, title_of(document, units))
+    return Pair(example.question, example.passage, units, title_of(document, units), name_of(document))
 
 
 def labelled(
@@ -52,14 +53,34 @@ def labelled(
     Of a relevant passage in several windows, those without a gold sentence are irrelevant, as the passage's score is that of
     its best window. Where gold is not known every window counts as relevant.
     """
-    found = []
-    for start in range(0, len(examples), _CHUNK):
-        chunk = examples[start : start + _CHUNK]
-        for example, windows in zip(chunk, cut(tokenizer, [pair_of(example) for example in chunk]), strict=True):
-            for row in rows(windows, rarity):
-                found.append(_labelled(example, row))
-        advance(len(chunk))
-    return found
+    found: dict[int, list[Labelled]] = {}
+    for chunk in _chunks(examples):
+        pairs = [pair for group in chunk for pair in _pairs([examples[at] for at in group], rarity)]
+        places = [at for group in chunk for at in group]
+        for at, windows in zip(places, cut(tokenizer, pairs), strict=True):
+            found[at] = [_labelled(examples[at], row) for row in rows(windows, rarity)]
+        advance(len(places))
+    return [window for at in range(len(examples)) for window in found[at]]
+
+
+def _chunks(examples: Sequence[Example]) -> Iterator[list[list[int]]]:
+    """Where the examples of each question stand, about `_CHUNK` examples at a time."""
+    groups: dict[str, list[int]] = {}
+    for at, example in enumerate(examples):
+        groups.setdefault(example.group, []).append(at)
+    chunk: list[list[int]] = []
+    for places in groups.values():
+        chunk.append(places)
+        if sum(map(len, chunk)) >= _CHUNK:
+            yield chunk
+            chunk = []
+    yield chunk
+
+
+def _pairs(group: Sequence[Example], rarity: NDArray[np.float32] | None) -> list[Pair]:
+    """The passages of a question are each other's company, as those that are retrieved for it will be."""
+    pairs = [pair_of(example) for example in group]
+    return pairs if rarity is None else accompanied(pairs, rarity)
 
 
 def _labelled(example: Example, row: Row) -> Labelled:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ragkit.errors import InputError
 from ragkit.evaluation.datasets import load_dataset
+from ragkit.training.composed import Answered, composed
 from ragkit.training.examples import Example, Passage, same_text, split_sentences
 from ragkit.training.jsonl import first_fault, open_packed, placed, read_lines, readable
 
@@ -43,7 +44,7 @@ class _Unanswerable(_Row):
     split: str
 
 
-class _Answered(_Row):
+class _AnswerRow(_Row):
     id: str
     question: str
     title: str = ""
@@ -144,9 +145,18 @@ def read_answers(path: str | Path, language: str = "en") -> list[Example]:
 
     `language` (ISO 639-1) is that of the sentence splitter. Raises `InputError`, naming file, line and field.
     """
+    return [question.example for question in _read_answered(path, language)]
+
+
+def read_composed(path: str | Path, language: str = "en") -> list[Example]:
+    """Questions in two steps, `composed` of those of a file that `read_answers` reads. Raises `InputError` like it."""
+    return composed(_read_answered(path, language))
+
+
+def _read_answered(path: str | Path, language: str) -> list[Answered]:
     contexts: dict[str, tuple[str, ...]] = {}
-    examples = []
-    for place, row in read_lines(Path(path), TypeAdapter(_Answered)):
+    questions = []
+    for place, row in read_lines(Path(path), TypeAdapter(_AnswerRow)):
         if row.unambiguous:
             with placed(place):
                 end = row.answer_start + len(row.answer)
@@ -157,8 +167,9 @@ def read_answers(path: str | Path, language: str = "en") -> list[Example]:
                 passage = Passage(row.title, contexts[row.context])
                 gold = _touched(passage.sentences, row.answer_start, end)
                 source = row.source or _name(Path(path))
-                examples.append(annotated(row.id, row.id, row.question, passage, gold, source=source))
-    return examples
+                example = annotated(row.id, row.id, row.question, passage, gold, source=source)
+                questions.append(Answered(example, row.answer))
+    return questions
 
 
 def read_hotpot(path: str | Path) -> list[Example]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ragkit.documents.model import Unit
 from ragkit.encoders.folder import locate
 from ragkit.encoders.pairs import PairTokenizer
-from ragkit.provence.inputs import MARKS, Row, rows
+from ragkit.provence.company import accompanied
+from ragkit.provence.inputs import MARKS, PASSAGE_INPUTS, UNIT_INPUTS, Row, rows
 from ragkit.provence.matching import BUCKETS, match
 from ragkit.provence.pair import PASSAGE, QUESTION, SPECIAL, TITLE, Pair, Window
 from ragkit.provence.windows import cut
@@ -70,7 +71,7 @@ def straight_marks(window: Window) -> list[tuple[str, bool, int] | None]:
 
 
 def decoded(mark: int) -> tuple[str, bool, int] | None:
-    assert 0 <= mark < MARKS
+    assert 0 <= mark < 16 or mark == MARKS - 1
     return None if mark == MARKS - 1 else ("passage" if mark // 8 else "question", bool(mark % 8 // 4), mark % 4)
 
 
@@ -100,8 +101,11 @@ def test_rows_say_of_each_token_what_a_straight_loop_says(
         assert row.owners.tolist() == straight_owners(window)
         # the question of a window is the one that was read
         matched = match(window.pair.question, title, passage, pair.units, RARITY)
-        assert np.array_equal(row.units, matched.units)
-        assert np.array_equal(row.whole, matched.whole)
+        assert np.array_equal(row.units[:, :4], matched.units)
+        assert np.array_equal(row.whole[:3], matched.whole)
+        # nothing leads to a passage that is alone
+        assert not row.units[:, 4:].any()
+        assert not row.whole[[3, 4, 5, 8]].any()
 
 
 @given(question=TEXT, title=TEXT, passage=LONG, cuts=CUTS)
@@ -120,7 +124,7 @@ def test_windows_agree_on_what_they_share_and_with_one_large_window(
                     place = (int(segment), int(window.starts[at]), int(window.ends[at]))
                     found = (int(row.marks[at]), int(row.owners[at]))
                     assert seen.setdefault(place, found) == found
-            assert row.units.shape == (len(pair.units), 4)
+            assert row.units.shape == (len(pair.units), UNIT_INPUTS)
 
 
 @given(question=TEXT, passage=TEXT, title=TEXT, cuts=CUTS)
@@ -131,7 +135,7 @@ def test_without_rarity_nothing_lexical_goes_in(question: str, passage: str, tit
         sides = {SPECIAL: None, QUESTION: ("question", False, 0), TITLE: ("passage", False, 0), PASSAGE: ("passage", False, 0)}
         assert [decoded(mark) for mark in row.marks] == [sides[int(segment)] for segment in window.segments]
         assert row.owners.tolist() == straight_owners(window)
-        assert (row.units.shape, row.whole.shape) == ((len(window.pair.units), 4), (3,))
+        assert (row.units.shape, row.whole.shape) == ((len(window.pair.units), UNIT_INPUTS), (PASSAGE_INPUTS,))
         assert not row.units.any()
         assert not row.whole.any()
 
@@ -154,4 +158,29 @@ def test_empty_texts(rarity: np.ndarray | None) -> None:
         [row] = rows([window], rarity)
         assert len(row.ids) == len(row.marks) == len(row.owners)
         assert (row.owners == -1).all()
-        assert (row.units.shape, row.whole.shape) == ((0, 4), (3,))
+        assert (row.units.shape, row.whole.shape) == ((0, UNIT_INPUTS), (PASSAGE_INPUTS,))
+
+
+def test_rare_words_that_lead_from_one_passage_to_another_are_marked() -> None:
+    """By hand: the mark of a linked word is 16 + 2 * (grade - 2) + strength."""
+    one = pair_of("who directed the film of Jung", "", "Jung played in Cobbler, a film.", [0, 31])
+    other = pair_of("who directed the film of Jung", "", "Cobbler and a zebra came out.", [0, 29])
+    rarity = np.full(BUCKETS, 0.6, np.float32)  # of grade 2
+    rarity[crc32(b"zebra") % BUCKETS] = 0.9  # of grade 3
+    for word in ("a", "and", "out", "came", "play", "in"):
+        rarity[crc32(word.encode()) % BUCKETS] = 0.1
+    pairs = accompanied([one, other], rarity)
+    found = {}
+    for pair in pairs:
+        [[window]] = cut(tokenizer(64), [pair])
+        [row] = rows([window], rarity)
+        for at in np.flatnonzero(window.segments == PASSAGE):
+            word = re.search(r"\w+|\W", pair.passage[window.starts[at] :])
+            assert word
+            if window.starts[at] == 0 or not pair.passage[window.starts[at] - 1].isalpha():
+                found[pair.passage[:4], word[0]] = int(row.marks[at])
+    # the first passage is the best sentence for the question: as strong as can be; the other one has none of its words
+    assert found["Cobb", "Cobbler"] == 16 + 1
+    assert found["Jung", "Cobbler"] == 8 + 2
+    assert found["Cobb", "zebra"] == 8 + 3
+    assert found["Jung", "film"] == 8 + 4 + 2

@@ -23,7 +23,7 @@ from ragkit.encoders.folder import locate
 from ragkit.errors import RagkitError
 from ragkit.provence import model as model_module
 from ragkit.provence.family import Family
-from ragkit.provence.memo import Memo
+from ragkit.provence.memo import Known, Memo
 from ragkit.provence.pair import Judged, Logits, Pair
 
 
@@ -101,9 +101,11 @@ def test_the_family_says_what_a_score_is(make_provence: Any) -> None:
 
 @pytest.mark.parametrize(("logit", "score"), [(-1e9, 0.0), (-800.0, 0.0), (0.0, 0.5), (800.0, 1.0), (-math.inf, 0.0)])
 def test_extreme_logits(make_provence: Any, make_network: Any, logit: float, score: float) -> None:
-    def network(windows: Any) -> Logits:
-        return Logits(np.full(len(windows), logit), make_network()(windows).keep)
+    class Network(type(make_network())):  # type: ignore[misc]
+        def __call__(self, windows: Any) -> Logits:
+            return super().__call__(windows)._replace(rank=np.full(len(windows), logit))
 
+    network = Network()
     assert make_provence(network, activation="sigmoid").judge(pairs(1))[0].score == score
 
 
@@ -116,16 +118,17 @@ def test_the_family_says_what_becomes_of_a_question(make_provence: Any, make_net
 
 
 def test_what_is_not_a_number_is_handed_on(make_provence: Any, make_network: Any) -> None:
-    def network(windows: Any) -> Logits:
-        logits = make_network()(windows)
-        broken = [number for number, window in enumerate(windows) if "passage 1 " in window.pair.passage]
-        for number in broken:
-            logits.rank[number] = math.nan
-            logits.keep[number][:] = math.nan
-        return logits
+    class Network(type(make_network())):  # type: ignore[misc]
+        def __call__(self, windows: Any) -> Logits:
+            logits = super().__call__(windows)
+            for number, window in enumerate(windows):
+                if "passage 1 " in window.pair.passage:
+                    logits.rank[number] = math.nan
+                    logits.keep[number][:] = math.nan
+            return logits
 
     for activation in ("raw", "sigmoid"):
-        found = make_provence(network, activation=activation).judge(pairs(3))
+        found = make_provence(Network(), activation=activation).judge(pairs(3))
         assert [math.isnan(judged.score) for judged in found] == [False, True, False]
         assert [bool(np.isnan(judged.keep).any()) for judged in found] == [False, True, False]
 
@@ -174,27 +177,45 @@ def test_threads_may_share_a_model(make_provence: Any) -> None:
             assert all(map(same, found, expected[n : n + 9]))
 
 
-def verdict(tokens: int) -> Judged:
-    return Judged(0.0, np.zeros(tokens, np.float32), np.zeros(tokens, np.int64), np.zeros(tokens, np.int64))
+def verdict(tokens: int, beside: frozenset[Pair] | None = None) -> Known:
+    judged = Judged(0.0, np.zeros(tokens, np.float32), np.zeros(tokens, np.int64), np.zeros(tokens, np.int64))
+    return Known(judged, beside)
+
+
+NONE = {f"question {n}": frozenset[Pair]() for n in range(3)}
+
+
+def test_a_memo_knows_what_was_judged_beside_at_least_as_many() -> None:
+    first, second, third = (Pair("q", text, ()) for text in "abc")
+    memo = Memo()
+    memo.add({first: verdict(1, frozenset([first, second])), second: verdict(2)})
+    for beside, known in (([first], True), ([first, second], True), ([first, third], False), ([first, second, third], False)):
+        assert (first in memo.find([first], {"q": frozenset(beside)})) == known
+        # to a network that looks at each passage by itself, the others make no difference
+        assert second in memo.find([second], {"q": frozenset(beside)})
+    # judged again beside others, it is known beside those
+    memo.add({first: verdict(3, frozenset([first, third]))})
+    assert first in memo.find([first], {"q": frozenset([first, third])})
+    assert first not in memo.find([first], {"q": frozenset([first, second])})
 
 
 def test_a_memo_forgets_what_was_not_asked_for_the_longest_time() -> None:
     a, b, c, d = pairs(4)
     memo = Memo(3 * (100 + 64))
     memo.add({a: verdict(100), b: verdict(100), c: verdict(100)})
-    assert set(memo.find([a])) == {a}
+    assert set(memo.find([a], NONE)) == {a}
     memo.add({d: verdict(100)})
-    assert set(memo.find([a, b, c, d])) == {a, c, d}
+    assert set(memo.find([a, b, c, d], NONE)) == {a, c, d}
     # the same pair again takes no room
     memo.add({a: verdict(100), c: verdict(100)})
-    assert set(memo.find([a, b, c, d])) == {a, c, d}
+    assert set(memo.find([a, b, c, d], NONE)) == {a, c, d}
     memo.add({b: verdict(200)})
-    assert set(memo.find([a, b, c, d])) == {d, b}
+    assert set(memo.find([a, b, c, d], NONE)) == {d, b}
     # what is larger than the memo is not remembered, and leaves it usable
     memo.add({a: verdict(5000)})
-    assert memo.find([a, b, c, d]) == {}
+    assert memo.find([a, b, c, d], NONE) == {}
     memo.add({c: verdict(400)})
-    assert set(memo.find([c])) == {c}
+    assert set(memo.find([c], NONE)) == {c}
 
 
 def test_what_a_memo_forgets_is_read_again(make_provence: Any, make_network: Any) -> None:
@@ -300,3 +321,27 @@ def test_none_is_ragkits_own(checkpoints: list[Any], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(model_module, "SHIPPED", locate(None))
     ProvenceModel.from_pretrained(device="cpu")
     assert checkpoints == [(locate(None).resolve(), "cpu", None)]
+
+
+def test_others_of_a_question_are_looked_at_where_the_network_asks_for_them(make_provence: Any, make_network: Any) -> None:
+    """A network to which each pair is different beside others reads it again, unless it has seen it beside them and more."""
+
+    class Network(type(make_network())):  # type: ignore[misc]
+        def accompany(self, pairs: Any) -> list[Pair]:
+            return [pair._replace(company=frozenset(pairs)) for pair in pairs]
+
+    network = Network()
+    model = make_provence(network)
+    one, two, three = (Pair("q", f"passage {n}", ()) for n in range(3))
+    other = Pair("another q", "passage 1", ())
+    for asked, read in (
+        ([one, two, other], {one, two, other}),
+        ([two], set()),
+        ([two, one, two], set()),
+        ([one, three], {one, three}),
+        ([one, two], {one}),  # beside the third, it was read anew
+        ([other], set()),
+    ):
+        network.batches.clear()
+        model.judge(asked)
+        assert {pair._replace(company=None) for pair in network.pairs} == read

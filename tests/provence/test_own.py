@@ -23,6 +23,7 @@ from ragkit import InputError, ProvenceModel, ProvencePruner, ProvenceReranker, 
 from ragkit.documents.model import Unit
 from ragkit.encoders.pairs import PairTokenizer
 from ragkit.provence.checkpoints import load_checkpoint
+from ragkit.provence.company import accompanied
 from ragkit.provence.family import Family
 from ragkit.provence.inputs import MARKS, Row, rows
 from ragkit.provence.marked import MarkedBert
@@ -153,15 +154,16 @@ def by_hand(folder: Path, row: Row) -> tuple[float, np.ndarray]:
     with torch.no_grad():
         ids, marks = (torch.from_numpy(array)[None] for array in (row.ids, row.marks))
         states = backbone(input_ids=ids, token_type_ids=marks).last_hidden_state[0].double().numpy()
-    hidden = gelu(row.units @ weights["evidence.0.weight"].T + weights["evidence.0.bias"])
+    inputs = np.concatenate([row.units, np.tile(row.whole, (len(row.units), 1))], 1)
+    hidden = gelu(inputs @ weights["evidence.0.weight"].T + weights["evidence.0.bias"])
     shifts = hidden @ weights["evidence.2.weight"][0] + weights["evidence.2.bias"][0]
     logits = states @ weights["pruning.weight"][0] + weights["pruning.bias"][0]
     for at, owner in enumerate(row.owners):
         if owner >= 0:
             logits[at] += shifts[owner]
     means = [logits[row.owners == unit].mean() for unit in range(len(row.units)) if (row.owners == unit).any()]
-    inputs = [*states[0], *row.whole, max(means, default=-30.0)]
-    return float(np.dot(inputs, weights["ranking.weight"][0]) + weights["ranking.bias"][0]), logits
+    parts = [*states[0], *row.whole, max(means, default=-30.0)]
+    return float(np.dot(parts, weights["ranking.weight"][0]) + weights["ranking.bias"][0]), logits
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -197,6 +199,35 @@ def test_training_and_evaluation_compute_the_same(base: Path) -> None:
 
 
 # ---- the format ----
+
+
+def test_a_model_of_version_1_judges_as_it_did(base: Path, rarity: Any, tmp_path: Path) -> None:
+    """Of the weights of version 1, by hand: 17 marks, and heads that know nothing of a passage's company."""
+    model = made(base)
+    state = model.state_dict()
+    marks, hidden = "backbone.embeddings.token_type_embeddings.weight", HIDDEN
+    with torch.no_grad():
+        # what version 2 has beyond version 1 has no influence here
+        state[marks][16:20] = state[marks][[10, 10, 11, 11]]
+        state["evidence.0.weight"][:, 4:] = 0
+        state["ranking.weight"][:, hidden + 3 : -1] = 0
+    save_own(tmp_path / "now", model, rarity, base, SETTINGS)
+    earlier = tmp_path / "earlier"
+    shutil.copytree(tmp_path / "now", earlier)
+    tensors = load_file(earlier / "model.safetensors")
+    tensors[marks] = tensors[marks][[*range(16), 20]].contiguous()
+    if f"{marks}.scale" in tensors:
+        tensors[f"{marks}.scale"] = tensors[f"{marks}.scale"][[*range(16), 20]].contiguous()
+    tensors["evidence.0.weight"] = tensors["evidence.0.weight"][:, :4].contiguous()
+    ranking = tensors["ranking.weight"]
+    tensors["ranking.weight"] = torch.cat([ranking[:, : hidden + 3], ranking[:, -1:]], 1)
+    save_file(tensors, earlier / "model.safetensors")
+    settings = json.loads((earlier / "config.json").read_text())
+    (earlier / "config.json").write_text(json.dumps({**settings, "version": 1}))
+    expected = ProvenceModel.from_pretrained(tmp_path / "now", device="cpu").judge(PAIRS)
+    for ours, theirs in zip(ProvenceModel.from_pretrained(earlier, device="cpu").judge(PAIRS), expected, strict=True):
+        assert ours.score == pytest.approx(theirs.score, abs=1e-6)
+        assert ours.keep == pytest.approx(theirs.keep, abs=1e-6)
 
 
 def test_what_is_saved_is_loaded_within_half_a_step_of_its_row(base: Path, saved: Path, rarity: Any) -> None:
@@ -340,19 +371,21 @@ def test_a_folder_reranks_and_prunes(saved: Path, rarity: Any) -> None:
     assert ProvenceModel.from_pretrained(str(saved), device="cpu") is model
 
     pruned = ProvencePruner(model=saved, device="cpu", threshold=0).compress_documents(documents, question)
+    table = rarity / np.float32(255)
+    units = [tuple(Unit(start, end) for start, end, *_ in provenance(document).units) for document in pruned]
+    # the four of them are each other's company
+    pairs = accompanied([Pair(question, text, its_units) for text, its_units in zip(texts, units, strict=True)], table)
     sizes = []
-    for document, text in zip(pruned, texts, strict=True):
-        record = provenance(document)
-        pair = Pair(question, text, tuple(Unit(start, end) for start, end, *_ in record.units))
+    for document, pair in zip(pruned, pairs, strict=True):
         windows = windows_of(saved, [pair])
-        found = [by_hand(saved, row) for row in rows(windows, rarity / np.float32(255))]
+        found = [by_hand(saved, row) for row in rows(windows, table)]
         score = sigmoid(np.array(max(rank for rank, _ in found)))
         assert document.metadata["relevance_score"] == pytest.approx(score, abs=1e-5)
-        assert document.page_content == text
+        assert document.page_content == pair.passage
         if len(windows) == 1:
-            [row], [(_, logits)] = rows(windows, rarity / np.float32(255)), found
+            [row], [(_, logits)] = rows(windows, table), found
             means = [sigmoid(logits[row.owners == unit]).mean() for unit in range(len(pair.units))]
-            np.testing.assert_allclose(record.unit_scores, means, atol=1e-5)
+            np.testing.assert_allclose(provenance(document).unit_scores, means, atol=1e-5)
         sizes.append(len(windows))
     assert sizes.count(1) > 1
     assert max(sizes) > 1
@@ -406,7 +439,7 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (tensors(**{"backbone__embeddings__word_embeddings__weight.scale": torch.ones(1)}), r"does not hold a whole model: shape"),
     (tensors(rarity=torch.zeros(7, dtype=torch.uint8)), rf"has \[7\] rarities as torch\.uint8; this ragkit needs {BUCKETS}"),
     (tensors(rarity=torch.zeros(BUCKETS)), r"rarities as torch\.float32"),
-    (config(version=2), r"has version 2; this ragkit reads version 1"),
+    (config(version=3), r"has version 3; this ragkit reads versions 1 and 2"),
     (config(version=...), r"has version None"),
     (config(threshold=...), r"does not hold a whole model: 'threshold'"),
     (config(threshold="low"), r"does not hold a whole model: could not convert"),

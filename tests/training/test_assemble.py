@@ -148,16 +148,11 @@ def test_a_share_is_of_what_is_not_held_out(tmp_path: Path) -> None:
     assert len(found.train) / (2000 - len(found.dev)) == pytest.approx(0.5, abs=0.06)
 
 
-DRAWN_ALIKE = "all draws of one name and seed use the same number; drawing anew changes what the shipped model was trained on"
-
-
-@pytest.mark.xfail(strict=True, reason=DRAWN_ALIKE)
 def test_a_share_is_of_the_questions_that_are_not_held_out(tmp_path: Path) -> None:
     found = run(tmp_path, source(tmp_path, many(1000), share=0.5, dev=Dev(share=0.3)))
     assert len(found.train) / (2000 - len(found.dev)) == pytest.approx(0.5, abs=0.06)
 
 
-@pytest.mark.xfail(strict=True, reason=DRAWN_ALIKE)
 def test_a_share_to_mine_for_is_of_the_questions_taken(tmp_path: Path) -> None:
     found = run(tmp_path, source(tmp_path, topical(400), share=0.5, negatives=[Negatives(n=1, share=0.25)])).train
     groups = [{one.group for one in found if (one.source == "mined") == mined} for mined in (True, False)]
@@ -231,7 +226,6 @@ def test_negatives_of_a_dataset_come_from_its_corpus_and_hold_no_answer(folder: 
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="answers are looked up by the group, which a copy has of its own")
 def test_negatives_of_a_copy_hold_no_answer(folder: Path) -> None:
     found = run(folder, Source(kind="sentences", path=Path("set"), share=2, negatives=[Negatives(n=2)])).train
     assert {one.passage for one in found if one.source == "mined"} == {"Where dogs sleep is a basket."}

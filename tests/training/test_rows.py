@@ -15,6 +15,7 @@ from langchain_core.documents import Document
 from ragkit.documents.model import Unit
 from ragkit.encoders.folder import locate
 from ragkit.encoders.pairs import PairTokenizer
+from ragkit.provence.company import accompanied
 from ragkit.provence.inputs import rows
 from ragkit.provence.matching import BUCKETS
 from ragkit.provence.pair import PASSAGE, Pair
@@ -70,7 +71,9 @@ def test_rows_and_labels_are_those_of_one_example_at_a_time(examples: list[Examp
     rarity = RARITY if lexical else None
     found = iter(read(examples, length, rarity))
     for one in examples:
-        [windows] = cut(tokenizer(length), [pair_of(one)])
+        together = [pair_of(other) for other in examples if other.group == one.group]
+        pair = pair_of(one) if rarity is None else accompanied(together, rarity)[together.index(pair_of(one))]
+        [windows] = cut(tokenizer(length), [pair])
         edges = [0, *accumulate(map(len, one.sentences))]
         for window, row in zip(windows, rows(windows, rarity), strict=True):
             ours = next(found)
@@ -112,7 +115,7 @@ def test_many_examples_are_read_in_portions(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_pair_is_what_a_document_would_be_read_as() -> None:
     pair = pair_of(example("Cats sleep. ", "日本 mats 😀.", title="Pets"))
-    assert pair == Pair("Which cat?", "Cats sleep. 日本 mats 😀.", (Unit(0, 12), Unit(12, 22)), "Pets")
+    assert pair == Pair("Which cat?", "Cats sleep. 日本 mats 😀.", (Unit(0, 12), Unit(12, 22)), "Pets", "Pets")
     assert "".join(pair.passage[unit.start : unit.end] for unit in pair.units) == pair.passage
     # a passage that begins with its title shows it already
     assert pair_of(example("Pets: they sleep.", title="Pets")).title == ""

@@ -1,0 +1,147 @@
+"""8-bit linear layers: close to float32, each row by itself, and refused where they do not work."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ragkit import InputError, ProvenceModel
+from ragkit.documents.model import Unit
+from ragkit.documents.sentences import split_sentences
+from ragkit.provence.checkpoints import load_checkpoint
+from ragkit.provence.int8 import Int8Linear, check_int8, to_int8
+from ragkit.provence.model import SHIPPED
+from ragkit.provence.pair import Pair
+from ragkit.provence.rounding import unit_scores
+
+TEXT = (
+    "The lighthouse stands on a cliff above the bay. It was built in 1874 by a local mason. Tourists climb its stairs in summer. "
+    "The lamp burns oil from whales no longer. A keeper lived there until 1962."
+)
+QUESTIONS = ["When was the lighthouse built?", "Who built it?", "Where is the lamp?", "What do tourists do?", "How do trains brake?"]
+shipped = pytest.mark.skipif(not (SHIPPED / "config.json").is_file(), reason="the shipped model is not there")
+
+
+def works() -> bool:
+    try:
+        check_int8("cpu")
+    except InputError:
+        return False
+    return True
+
+
+int8 = pytest.mark.skipif(not works(), reason="this machine has no int8")
+
+
+def layer(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    torch.manual_seed(3)
+    return nn.Linear(inputs, outputs, bias=bias)
+
+
+@int8
+@pytest.mark.parametrize(("inputs", "outputs", "bias"), [(384, 1152, True), (33, 7, True), (64, 1, False)])
+def test_close_to_float32(inputs: int, outputs: int, bias: bool) -> None:
+    linear = layer(inputs, outputs, bias)
+    x = torch.randn(3, 11, inputs) * torch.logspace(-3, 3, 11)[:, None] + 5
+    with torch.inference_mode():
+        expected, found = linear(x), Int8Linear(linear)(x)
+    assert found.shape == expected.shape
+    error = (found - expected).norm(dim=-1) / (x - x.amin(-1, keepdim=True)).norm(dim=-1)
+    assert error.max() < 0.02
+
+
+@int8
+def test_extreme_values_do_not_overflow() -> None:
+    """All at their largest: two products still fit into the 16 bits in which some processors add them."""
+    linear = layer(256, 8)
+    with torch.no_grad():
+        linear.weight.fill_(1.0)
+        linear.weight[::2].neg_()
+        x = torch.ones(4, 256)
+        x[:, 0] = -1.0  # so that the ones are at the top of the range
+        torch.testing.assert_close(Int8Linear(linear)(x), linear(x), rtol=1e-5, atol=1e-3)
+
+
+@int8
+def test_weights_in_int8_rows_are_kept_exactly() -> None:
+    linear = layer(40, 6)
+    with torch.no_grad():
+        rows = torch.randint(-127, 128, (6, 40))
+        rows[:, 0] = 127
+        linear.weight.copy_(rows * torch.rand(6, 1))
+        x = torch.randint(0, 128, (5, 40)).float()
+        x[:, 0], x[:, 1] = 0, 127  # and so the inputs are kept, too
+        torch.testing.assert_close(Int8Linear(linear)(x), linear(x), rtol=1e-5, atol=1e-3)
+
+
+@int8
+def test_a_row_does_not_depend_on_the_others() -> None:
+    network = Int8Linear(layer(48, 20))
+    x = torch.randn(9, 48) * torch.logspace(-2, 2, 9)[:, None]
+    with torch.inference_mode():
+        assert torch.equal(network(x)[4:5], network(x[4:5]))
+
+
+@int8
+def test_constant_rows_and_rows_that_are_not_numbers() -> None:
+    linear = layer(16, 4)
+    x = torch.stack([torch.full((16,), 2.5), torch.zeros(16), torch.full((16,), torch.nan), torch.ones(16)])
+    with torch.inference_mode():
+        found, expected = Int8Linear(linear)(x), linear(x)
+    torch.testing.assert_close(found[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-2, atol=5e-2)
+    assert found[2].isnan().all()
+
+
+@int8
+def test_every_linear_layer_is_replaced_and_nothing_else() -> None:
+    network = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Sequential(nn.GELU(), nn.Linear(8, 2)))
+    to_int8(network)
+    assert [type(module) for module in network.modules() if not list(module.children())] == [
+        Int8Linear,
+        nn.LayerNorm,
+        nn.GELU,
+        Int8Linear,
+    ]
+    assert network(torch.randn(3, 8)).shape == (3, 2)
+
+
+@shipped
+@int8
+def test_judgements_agree_with_float32() -> None:
+    units = tuple(Unit(start, end) for start, end in split_sentences(TEXT, "en"))
+    pairs = [Pair(question, TEXT, units) for question in QUESTIONS]
+    exact, fast = (ProvenceModel.from_pretrained(device="cpu", dtype=dtype) for dtype in ("float32", "int8"))
+    rounding, threshold = exact.family.rounding, exact.family.threshold
+    for pair, expected, found in zip(pairs, exact.judge(pairs), fast.judge(pairs), strict=True):
+        assert abs(found.score - expected.score) < 0.15
+        scores = [unit_scores(judged, pair.units, rounding, threshold) for judged in (expected, found)]
+        np.testing.assert_allclose(scores[1], scores[0], atol=0.15)
+
+
+@shipped
+@int8
+def test_threads_may_share_it() -> None:
+    units = (Unit(0, len(TEXT)),)
+    pairs = [Pair(f"{question} {n}", TEXT, units) for n in range(4) for question in QUESTIONS]
+    network, _ = load_checkpoint(SHIPPED, "cpu", "int8")
+    model = ProvenceModel.from_pretrained(device="cpu", dtype="int8")
+    alone = [model.__class__(network, model.family, model._tokenizer).judge([pair])[0].score for pair in pairs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda pair: model.judge([pair])[0].score, pairs))
+    np.testing.assert_allclose(together, alone, atol=0.02)
+
+
+@shipped
+def test_it_is_refused_on_a_gpu() -> None:
+    with pytest.raises(InputError, match=r"^dtype: int8 is for the CPU, not for 'cuda:0'"):
+        ProvenceModel.from_pretrained(device="cuda:0", dtype="int8")
+
+
+def test_it_is_refused_on_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragkit.provence.int8.platform.machine", lambda: "aarch64")
+    with pytest.raises(InputError, match=r"^dtype: int8 needs an x86 processor"):
+        check_int8("cpu")
