@@ -24,14 +24,14 @@ import numpy as np
 from ragkit import BM25Retriever
 from ragkit.evaluation.curve import load_matplotlib
 from ragkit.evaluation.datasets import load_dataset, read_jsonl
-from ragkit.evaluation.simulation import PERFECT, STRONG, WEAK, Errors, SimulatedJudge, Spent, simulate
+from ragkit.evaluation.simulation import PERFECT, STRONG, WEAK, Errors, SimulatedJudge, Spent, relevances, simulate
 from ragkit.evaluation.tables import Table
 from ragkit.rerankers.strategies import listwise, pairwise, setwise
 from ragkit.rerankers.strategies.base import Ranked, Strategy
-from ragkit.rerankers.strategies.cascade import cascade
 from ragkit.rerankers.strategies.consensus import consensus
 from ragkit.rerankers.strategies.groups import groups
 from ragkit.rerankers.strategies.pointwise import pointwise
+from ragkit.rerankers.strategies.relay import renumbered
 from ragkit.rerankers.strategies.tournament import listt5, tourrank
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +45,14 @@ def first_stage(n: int, k: int) -> Strategy:
     """Asks nothing."""
     yield from ()
     return Ranked(range(n))
+
+
+def cascade(n: int, k: int, depth: int = 20) -> Strategy:
+    """What a `CascadeReranker` of a pointwise and a listwise reranker asks."""
+    graded = yield from pointwise(n, depth)
+    head, behind = graded.order[:depth], graded.order[depth:]
+    best = yield from renumbered(listwise.full(len(head), k), head)
+    return Ranked([*best.order, *behind])
 
 
 STRATEGIES: dict[str, Callable[[int, int], Strategy]] = {
@@ -64,7 +72,7 @@ STRATEGIES: dict[str, Callable[[int, int], Strategy]] = {
     "tournament, ListT5": listt5,
     "consensus, 5 x full": partial(consensus, listwise.full),
     "consensus, 5 x sliding": partial(consensus, listwise.sliding),
-    "cascade, pointwise, 20 listwise": partial(cascade, [(pointwise, DEPTH), (listwise.full, 20)]),
+    "cascade, pointwise, 20 listwise": cascade,
 }
 JUDGES = {"perfect": PERFECT, "strong": STRONG, "weak": WEAK}
 REFERENCE = "listwise, sliding window"
@@ -149,8 +157,7 @@ def measure(name: str, questions: Sequence[Candidates], errors: Errors, seeds: i
     for number, (gains, ideal) in enumerate(questions):
         of_seeds = []
         for seed in range(seeds):
-            # the highest grade of a dataset is as far from irrelevant as in the others
-            judge = SimulatedJudge([3 * gain / max(ideal) for gain in gains], errors, seed=seeds * number + seed)
+            judge = SimulatedJudge(relevances(gains, max(ideal)), errors, seed=seeds * number + seed)
             order, spent = simulate(STRATEGIES[name](len(gains), K), judge)
             of_seeds.append(ndcg([gains[at] for at in order], ideal))
             costs.append(spent)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.llms.base import Cost
-from ragkit.rerankers.driver import Asked, Job, Verdict, drive
-from ragkit.rerankers.strategies.base import Answer, Choose, Compare, Grade, Order, Question, Staged, Strategy
+from ragkit.rerankers.driver import Asked, Job, Judge, Verdict, drive
+from ragkit.rerankers.strategies.base import Answer, Choose, Compare, Grade, Order, Question, Strategy
 
 _Floats = NDArray[np.float64]
 _Bits = NDArray[np.uint64]
@@ -25,7 +25,11 @@ class Errors:
     """
 
     opinion: float = 0.0
-    """Standard deviation of the error that a judge makes about a passage whenever it sees it: asking again does not help."""
+    """Standard deviation of the error that a judge makes about a passage whenever it sees it: asking again does not help. So
+    much for a passage of no relevance."""
+    doubt: float = 0.0
+    """How much `opinion` grows with each unit of relevance, as in Weber's law: what is off the subject is seldom mistaken for an
+    answer, while how good an answer is can be argued. So one relevant passage among a hundred others can be found."""
     unanchored: float = 0.0
     """Standard deviation of a further such error where a passage is graded alone, with nothing to compare it to."""
     slip: float = 0.0
@@ -42,12 +46,19 @@ class Errors:
     """The share of questions without a usable answer."""
 
 
+HIGHEST = 3.0
+"""The relevance of the highest grade, for which the judges below are set; see `relevances`."""
 PERFECT = Errors()
-STRONG = Errors(opinion=1.2, unanchored=0.4, slip=0.3, crowd=0.25, early=0.05, middle=0.3, failures=0.01)
-"""For relevances from 0 to 3. A model that was made for reranking: it hardly minds in which order passages are shown."""
-WEAK = Errors(opinion=1.0, unanchored=0.8, slip=0.5, crowd=0.25, early=0.8, middle=0.5, failures=0.02)
-"""For relevances from 0 to 3. A model that leans so much on the order shown that from a random one a sliding window gets nowhere,
-as Sun et al. 2023 found for gpt-3.5-turbo."""
+STRONG = Errors(opinion=0.6, doubt=0.4, unanchored=0.4, slip=0.3, crowd=0.25, early=0.05, middle=0.3, failures=0.01)
+"""A model that was made for reranking: it hardly minds in which order passages are shown."""
+WEAK = Errors(opinion=0.9, doubt=0.5, unanchored=0.8, slip=0.7, crowd=0.25, early=1.0, middle=0.5, failures=0.02)
+"""A model that leans so much on the order shown that from a random one a sliding window gets nowhere, as Sun et al. 2023 found
+for gpt-3.5-turbo."""
+
+
+def relevances(gains: Sequence[float], highest: float) -> list[float]:
+    """The gains of a dataset whose highest grade is `highest`, from 0 to `HIGHEST`: the 1 of a yes or no is a whole answer."""
+    return [HIGHEST * gain / highest for gain in gains]
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class Simulation(NamedTuple):
     spent: Spent
 
 
-class SimulatedJudge:
+class SimulatedJudge(Judge[None]):
     """Answers questions about the candidates of one query from their relevance and `errors`; a `Judge` for the driver.
 
     An answer depends on `seed` and on the question alone, not on what was asked before; the same question, shown in the same
@@ -119,34 +130,34 @@ class SimulatedJudge:
         self._concurrency = concurrency
         self._seed = _mix(np.array([seed], dtype=np.uint64))
         candidates = np.arange(len(relevance), dtype=np.uint64)[:, None]
-        self._seen = np.asarray(relevance, dtype=np.float64) + errors.opinion * _normal(self._key(1, candidates))
+        relevant = np.asarray(relevance, dtype=np.float64)
+        self._seen = relevant + (errors.opinion + errors.doubt * relevant) * _normal(self._key(1, candidates))
         self._alone = self._seen + errors.unanchored * _normal(self._key(2, candidates))
         self.spent = Spent()
 
-    def answer(self, questions: Sequence[Question | Staged]) -> list[Answer]:
-        """One answer per question of a round, in their order; the stage of a question does not matter."""
-        plain = [_plain(question) for question in questions]
-        answers: list[Answer] = [None] * len(plain)
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer per question of a round, in their order."""
+        answers: list[Answer] = [None] * len(questions)
         alike: dict[tuple[type[Question], int], list[int]] = {}
-        for number, question in enumerate(plain):
+        for number, question in enumerate(questions):
             alike.setdefault((type(question), len(_shown(question))), []).append(number)
         for (kind, size), numbers in alike.items():
-            candidates = np.array([_shown(plain[number]) for number in numbers], dtype=np.intp).reshape(-1, size)
+            candidates = np.array([_shown(questions[number]) for number in numbers], dtype=np.intp).reshape(-1, size)
             key = self._key(3 + _KINDS.index(kind), candidates)
             answered = _uniform(_mix(key)) >= self._errors.failures
             values = self._perceive(kind, candidates, key)
             for number, its_values, is_answered in zip(numbers, values, answered, strict=True):
                 if is_answered:
-                    answers[number] = _answer(plain[number], its_values)
-        self._charge(plain, answers)
+                    answers[number] = _answer(questions[number], its_values)
+        self._charge(questions, answers)
         return answers
 
-    def judge(self, asked: Sequence[Asked[None]]) -> list[Verdict]:
+    def judge(self, asked: Sequence[Asked[None]], until: float | None = None) -> list[Verdict]:
         """See `Judge`."""
         answers = self.answer([one.question for one in asked])
-        return [Verdict(answer, Cost(1, *self._tokens(_plain(one.question)))) for one, answer in zip(asked, answers, strict=True)]
+        return [Verdict(answer, Cost(1, *self._tokens(one.question))) for one, answer in zip(asked, answers, strict=True)]
 
-    async def ajudge(self, asked: Sequence[Asked[None]]) -> list[Verdict]:
+    async def ajudge(self, asked: Sequence[Asked[None]], until: float | None = None) -> list[Verdict]:
         """See `Judge`."""
         return self.judge(asked)
 
@@ -200,12 +211,6 @@ def simulate(strategy: Strategy, judge: SimulatedJudge) -> Simulation:
 
 
 _KINDS: tuple[type[Question], ...] = (Grade, Compare, Choose, Order)
-
-
-def _plain(question: Question | Staged) -> Question:
-    while isinstance(question, Staged):
-        question = question.question
-    return question
 
 
 def _shown(question: Question) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from ragkit.llms.answers import AnswerTable
-from ragkit.llms.base import Completion, Cost, LabelScores, Prompt, TextScore
-from ragkit.llms.wrapped import Configs, Given, Wrapped
+from ragkit.llms.base import Completion, Cost, DeadlineError, LabelScores, Prompt, RequestError, TextScore
+from ragkit.llms.wrapped import Configs, Given, Until, Wrapped
 
-_VERSION = 1
+_VERSION = 2
 _IGNORED = {"id", "response_metadata", "usage_metadata"}  # of messages: says where they come from, not what they say
 
 
@@ -42,22 +42,22 @@ class Cached(Wrapped):
         """How many answers the file holds, those of other models included."""
         return len(self._table)
 
-    def _answers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
+    def _answers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
         batch = _Batch(self.name, ability, prompts, given)
         known = self._table.get(batch.keys)
         asked = batch.unknown(known)
         if asked:
-            found = self._inner(ability, *batch.requests(asked, configs))
+            found = self._inner(ability, *batch.requests(asked, configs), until)
             self._table.put(batch.storable(asked, found))
             return batch.joined(known, asked, found)
         return batch.joined(known, (), ())
 
-    async def _aanswers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
+    async def _aanswers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
         batch = _Batch(self.name, ability, prompts, given)
         known = await asyncio.to_thread(self._table.get, batch.keys)
         asked = batch.unknown(known)
         if asked:
-            found = await self._ainner(ability, *batch.requests(asked, configs))
+            found = await self._ainner(ability, *batch.requests(asked, configs), until)
             await asyncio.to_thread(self._table.put, batch.storable(asked, found))
             return batch.joined(known, asked, found)
         return batch.joined(known, (), ())
@@ -67,7 +67,7 @@ class _Batch:
     """The requests of one call, and which of them have to be asked."""
 
     def __init__(self, name: str, ability: str, prompts: Sequence[Prompt], given: Given) -> None:
-        self._ability, self._prompts, self._given = ability, prompts, given
+        self._prompts, self._given = prompts, given
         each = given or [None] * len(prompts)
         self.keys = [_key(name, ability, prompt, its) for prompt, its in zip(prompts, each, strict=True)]
 
@@ -92,7 +92,7 @@ class _Batch:
         fresh = dict(zip(asked, found, strict=True))
         by_key = {self.keys[i]: answer for i, answer in fresh.items()}
         return [
-            fresh[i] if i in fresh else _unpacked(self._ability, known[key]) if key in known else _again(by_key[key])
+            fresh[i] if i in fresh else _unpacked(known[key]) if key in known else _again(by_key[key])
             for i, key in enumerate(self.keys)
         ]
 
@@ -113,16 +113,22 @@ def _said(message: BaseMessage) -> dict[str, Any]:
 
 
 def _packed(answer: Any) -> list[Any]:
-    return [*answer[:1], list(answer.cost[:3]), *answer[2:]]
+    what, cost = answer
+    return [what, list(cost[:3])]
 
 
-def _unpacked(ability: str, value: list[Any]) -> Completion | LabelScores | TextScore:
-    what, cost, *rest = value
+def _unpacked(value: list[Any]) -> Completion | LabelScores | TextScore:
+    what, cost = value
     spent = Cost(*cost)._replace(cached=True)
-    if ability == "score_labels":
-        return LabelScores(tuple(what), spent, *rest)
-    return Completion(what, spent) if ability == "generate" else TextScore(what, spent)
+    if isinstance(what, list):
+        return LabelScores(tuple(what), spent)
+    return Completion(what, spent) if isinstance(what, str) else TextScore(what, spent)
 
 
 def _again(answer: Any) -> Any:
-    return answer if isinstance(answer, Exception) else answer._replace(cost=answer.cost._replace(cached=True))
+    """An answer once more; the failure of a request that was not repeated costs nothing."""
+    if isinstance(answer, DeadlineError):
+        return DeadlineError()
+    if isinstance(answer, Exception):
+        return RequestError(f"{type(answer).__name__}: {answer}", Cost(0))
+    return answer._replace(cost=answer.cost._replace(cached=True))

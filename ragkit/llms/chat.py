@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import Iterable, Sequence
+import re
+import threading
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,23 +16,38 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
-from pydantic import BaseModel
 
 from ragkit.errors import InputError, RagkitError
-from ragkit.llms.base import Completion, Cost, LabelScores, Prompt
-from ragkit.llms.labels import first_tokens, from_tokens, named, of_named
+from ragkit.llms.base import Completion, Cost, DeadlineError, LabelScores, Prompt, RequestError, cost_of, total
+from ragkit.llms.labels import first_tokens, from_tokens
+from ragkit.llms.threads import run_until, seconds_left
+
+_log = logging.getLogger(__name__)
 
 _REFUSED = (400, 404, 422)  # what HTTP answers to a parameter that a model does not take
+_PARAMETER = re.compile(r"logprobs|(?:unsupported|unexpected|unknown|unrecognized)\b.*max_\w*tokens", re.IGNORECASE | re.DOTALL)
+_Found = LabelScores | Completion | Exception
+
+
+class _Loop:
+    """What the calls in one event loop share, as locks and semaphores belong to one loop."""
+
+    def __init__(self, slots: int | None) -> None:
+        self.slots = asyncio.Semaphore(slots or 1_000_000)
+        self.probing = asyncio.Lock()
 
 
 class ChatLLM:
     """Implements `Generates` and `ScoresLabels` over a chat model, or over a Runnable around one (`with_retry`, fallbacks).
 
     `max_concurrency` is the most requests that are under way at once: in each call when sync, in all of an event loop
-    together when async; None leaves it to LangChain. Retries, rate limits and timeouts are the model's own: nothing is
-    repeated here. Labels are scored by the `top_logprobs` likeliest first tokens if the provider reports them; if it does not
-    (then it is not asked for them again), or if none of them spells a label, by the label that a written answer names.
-    None never asks for log-probabilities.
+    together when async; None sets no limit but that of 64 threads. Retries, rate limits and timeouts are the model's own: no
+    request is repeated that could be answered.
+
+    Labels are scored by the `top_logprobs` likeliest first tokens. Whether the provider reports them is found out with one
+    request, which others wait for, and then known for this object: if it refuses, leaves them out, or none of them spells a
+    label, a warning is logged, and from then on, that request included, the model is asked for a written answer. With None it
+    always is.
     """
 
     def __init__(self, model: Runnable[Any, Any], max_concurrency: int | None = 16, *, top_logprobs: int | None = 20) -> None:
@@ -40,8 +59,12 @@ class ChatLLM:
             raise InputError(f"top_logprobs: at least 1, or None for models without them, not {top_logprobs}")
         self.model = model
         self.max_concurrency = max_concurrency
-        self._scoring = None if top_logprobs is None else model.bind(logprobs=True, top_logprobs=top_logprobs, max_tokens=1)
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self.top_logprobs = top_logprobs
+        self._scoring = model.bind(logprobs=True, top_logprobs=top_logprobs, max_tokens=1)
+        self._scores = None if top_logprobs else False
+        """Whether the provider gives log-probabilities; None as long as that is not known."""
+        self._probing = threading.Lock()
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
 
     @property
     def identity(self) -> str:
@@ -49,165 +72,194 @@ class ChatLLM:
 
         Raises `InputError` if the model does not say: an answer of one model must not pass for one of another.
         """
-        return f"chat {_identity(self.model)}"
+        return f"chat {_identity(self.model)} top_logprobs={self.top_logprobs}"
 
-    def structured(self, schema: type[BaseModel] | dict[str, Any]) -> ChatLLM | None:
-        """The same model made to answer in a schema, its texts being JSON; None if it cannot.
-
-        An answer that does not fit the schema comes back as the text it is, or as the error of the provider's client.
-        """
-        make = getattr(self.model, "with_structured_output", None)
-        try:
-            shaped = make(schema, include_raw=True) if make else None
-        except NotImplementedError:
-            return None
-        return shaped and ChatLLM(shaped, self.max_concurrency, top_logprobs=None)
+    @property
+    def probes(self) -> int:
+        """How many requests more than prompts the next scoring of labels may take, to find out how they can be scored."""
+        return int(self._scores is None)
 
     def generate(
-        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None
+        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None, until: float | None = None
     ) -> list[Completion | Exception]:
-        """See `Generates`."""
-        return [_completion(reply) for reply in self._ask(self.model, prompts, configs)]
+        """See `Generates`; requests that wait at the deadline never start."""
+        return [_completion(reply) for reply in self._ask(self.model, prompts, configs, until)]
 
     async def agenerate(
-        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None
+        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None, until: float | None = None
     ) -> list[Completion | Exception]:
-        """See `Generates`; requests under way are cancelled with it, and those that wait never start."""
-        return [_completion(reply) for reply in await self._aask(self.model, prompts, configs)]
+        """See `Generates`; requests under way are cancelled with it and at the deadline, and those that wait never start."""
+        return [_completion(reply) for reply in await self._aask(self.model, prompts, configs, until)]
 
     def score_labels(
-        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Sequence[RunnableConfig] | None = None
-    ) -> list[LabelScores | Exception]:
-        """See `ScoresLabels`. An answer that names no label, or two, is an error in its place."""
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[Sequence[str]],
+        configs: Sequence[RunnableConfig] | None = None,
+        until: float | None = None,
+    ) -> list[_Found]:
+        """See `ScoresLabels`."""
         configs = _one_each(prompts, configs)
-        scoring = self._scoring
-        first = [None] * len(prompts) if scoring is None else self._ask(scoring, prompts, configs)
-        found = [_reported(reply, its_labels) for reply, its_labels in zip(first, labels, strict=True)]
-        open_ = [i for i, scores in enumerate(found) if scores is None]
-        replies = self._ask(self.model, [prompts[i] for i in open_], [configs[i] for i in open_])
-        return self._with_named(found, first, labels, zip(open_, replies, strict=True))
+        first = self._probe(prompts[:1], labels[:1], configs[:1], until)
+        rest = len(first)
+        replies = self._ask(self._scoring if self._scores else self.model, prompts[rest:], configs[rest:], until)
+        return [*first, *map(_scored, replies, labels[rest:])]
 
     async def ascore_labels(
-        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Sequence[RunnableConfig] | None = None
-    ) -> list[LabelScores | Exception]:
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[Sequence[str]],
+        configs: Sequence[RunnableConfig] | None = None,
+        until: float | None = None,
+    ) -> list[_Found]:
         """Async form of `score_labels`; cancelled like `agenerate`."""
         configs = _one_each(prompts, configs)
-        scoring = self._scoring
-        first = [None] * len(prompts) if scoring is None else await self._aask(scoring, prompts, configs)
-        found = [_reported(reply, its_labels) for reply, its_labels in zip(first, labels, strict=True)]
-        open_ = [i for i, scores in enumerate(found) if scores is None]
-        replies = await self._aask(self.model, [prompts[i] for i in open_], [configs[i] for i in open_])
-        return self._with_named(found, first, labels, zip(open_, replies, strict=True))
+        first = await self._aprobe(prompts[:1], labels[:1], configs[:1], until)
+        rest = len(first)
+        replies = await self._aask(self._scoring if self._scores else self.model, prompts[rest:], configs[rest:], until)
+        return [*first, *map(_scored, replies, labels[rest:])]
 
-    def _with_named(
+    def _probe(
+        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Sequence[RunnableConfig], until: float | None
+    ) -> list[_Found]:
+        """The answer to the one prompt if it has to show whether there are log-probabilities; else nothing."""
+        left = seconds_left(until)
+        if not (self.probes and prompts and self._probing.acquire(timeout=-1 if left is None else left)):
+            return []
+        try:
+            if not self.probes:
+                return []
+            [reply] = self._ask(self._scoring, prompts, configs, until)
+            if self._learn(reply, labels[0]):
+                return [_scored(reply, labels[0])]
+            [written] = self._ask(self.model, prompts, configs, until)
+            return [_again(reply, _completion(written))]
+        finally:
+            self._probing.release()
+
+    async def _aprobe(
+        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Sequence[RunnableConfig], until: float | None
+    ) -> list[_Found]:
+        """Async form of `_probe`."""
+        if not (self.probes and prompts):
+            return []
+        lock = self._of_loop().probing
+        try:
+            await asyncio.wait_for(lock.acquire(), seconds_left(until))
+        except TimeoutError:
+            return []
+        try:
+            if not self.probes:
+                return []
+            [reply] = await self._aask(self._scoring, prompts, configs, until)
+            if self._learn(reply, labels[0]):
+                return [_scored(reply, labels[0])]
+            [written] = await self._aask(self.model, prompts, configs, until)
+            return [_again(reply, _completion(written))]
+        finally:
+            lock.release()
+
+    def _learn(self, reply: Any, labels: Sequence[str]) -> bool:
+        """Take note of what a reply says of the provider; whether it is an answer, so that nothing has to be asked again."""
+        if isinstance(reply, Exception):
+            refused = _refuses(reply)
+            if refused:
+                self._give_up(f"the provider refuses them ({' '.join(str(reply).split())[:200]})")
+            return not refused  # any other failure says nothing
+        if _spelled(reply, labels):
+            self._scores = True
+        else:
+            reported = isinstance(reply, AIMessage) and first_tokens(reply.response_metadata)
+            self._give_up("the likeliest first tokens spell no label" if reported else "the provider reports none")
+        return bool(self._scores)
+
+    def _give_up(self, reason: str) -> None:
+        self._scores = False
+        _log.warning("labels are read from written answers from now on, without log-probabilities: %s", reason)
+
+    def _ask(
         self,
-        found: Sequence[LabelScores | Exception | None],
-        first: Sequence[Any],
-        labels: Sequence[Sequence[str]],
-        written: Iterable[tuple[int, Any]],
-    ) -> list[LabelScores | Exception]:
-        """What was found, and for the rest what the written answers name."""
-        answers = list(found)
-        for i, reply in written:
-            answers[i] = _named(_completion(reply), labels[i], None if first[i] is None else _cost(first[i]))
-            # a model that answers, but never with log-probabilities, need not be asked for them again
-            if _gives_none(first[i]) and not isinstance(reply, Exception):
-                self._scoring = None
-        return [answer for answer in answers if answer is not None]
-
-    def _ask(self, model: Runnable[Any, Any], prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None) -> list[Any]:
-        each = list(_one_each(prompts, configs))
-        if self.max_concurrency is not None:
-            each = [{**config, "max_concurrency": self.max_concurrency} for config in each]
-        return model.batch([list(prompt) for prompt in prompts], each, return_exceptions=True)
+        model: Runnable[Any, Any],
+        prompts: Sequence[Prompt],
+        configs: Sequence[RunnableConfig] | None,
+        until: float | None,
+    ) -> list[Any]:
+        each = zip(prompts, _one_each(prompts, configs), strict=True)
+        return run_until([partial(model.invoke, list(prompt), config) for prompt, config in each], self.max_concurrency, until)
 
     async def _aask(
-        self, model: Runnable[Any, Any], prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None
+        self,
+        model: Runnable[Any, Any],
+        prompts: Sequence[Prompt],
+        configs: Sequence[RunnableConfig] | None,
+        until: float | None,
     ) -> list[Any]:
-        slots = self._slots_of_loop()
+        slots = self._of_loop().slots
 
         async def ask(prompt: Prompt, config: RunnableConfig) -> Any:
-            async with slots:
-                try:
+            left, late = seconds_left(until), DeadlineError()
+            if left == 0:
+                return late
+            deadline = asyncio.timeout(left)
+            try:
+                async with deadline, slots:
+                    late = DeadlineError(Cost())
                     return await model.ainvoke(list(prompt), config)
-                except Exception as error:
-                    return error
+            except Exception as error:
+                return late if deadline.expired() else error
 
         return await asyncio.gather(*map(ask, prompts, _one_each(prompts, configs)))
 
-    def _slots_of_loop(self) -> asyncio.Semaphore:
-        """Shared by all calls in this event loop; a semaphore belongs to one loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._slots:
-            self._slots[loop] = asyncio.Semaphore(self.max_concurrency or 1_000_000)
-        return self._slots[loop]
+    def _of_loop(self) -> _Loop:
+        return self._loops.setdefault(asyncio.get_running_loop(), _Loop(self.max_concurrency))
 
 
 def _one_each(prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None) -> Sequence[RunnableConfig]:
     return [{} for _ in prompts] if configs is None else configs
 
 
-def _message(reply: Any) -> Any:
-    """The model's message; of a structured reply the raw one."""
-    return reply.get("raw") if isinstance(reply, dict) else reply
-
-
 def _cost(reply: Any) -> Cost:
-    usage = getattr(_message(reply), "usage_metadata", None) or {}
+    usage = getattr(reply, "usage_metadata", None) or {}
     return Cost(1, usage.get("input_tokens"), usage.get("output_tokens"))
 
 
 def _completion(reply: Any) -> Completion | Exception:
     if isinstance(reply, Exception):
         return reply
-    message = _message(reply)
-    parsed = reply.get("parsed") if isinstance(reply, dict) else None
-    if parsed is not None:
-        import json
-
-        text = parsed.model_dump_json() if isinstance(parsed, BaseModel) else json.dumps(parsed)
-    elif isinstance(message, AIMessage):
-        text = str(message.text)
-    elif isinstance(message, str):
-        text = message
-    else:
-        return RagkitError(f"llm: the model answered with {type(message).__name__} in place of a message")
-    return Completion(text, _cost(reply))
+    if not isinstance(reply, AIMessage | str):
+        return RagkitError(f"llm: the model answered with {type(reply).__name__} in place of a message")
+    return Completion(reply if isinstance(reply, str) else str(reply.text), _cost(reply))
 
 
-def _reported(reply: Any, labels: Sequence[str]) -> LabelScores | Exception | None:
-    """Scores from the log-probabilities of a reply, its error, or None if the answer has to be written out."""
-    if isinstance(reply, Exception):
-        return None if _refuses(reply) else reply
+def _scored(reply: Any, labels: Sequence[str]) -> _Found:
+    """Scores if the reply has the log-probability of a label, else what it says."""
+    scores = _spelled(reply, labels)
+    return LabelScores(scores, _cost(reply)) if scores else _completion(reply)
+
+
+def _spelled(reply: Any, labels: Sequence[str]) -> tuple[float, ...] | None:
+    """The labels' log-probabilities; None if the reply has none for any of them."""
     tokens = first_tokens(reply.response_metadata) if isinstance(reply, AIMessage) else None
     scores = from_tokens(tokens or (), labels)
-    return LabelScores(scores, _cost(reply)) if max(scores, default=0.0) > -math.inf else None
+    return scores if max(scores, default=-math.inf) > -math.inf else None
+
+
+def _again(reply: Any, written: Completion | Exception) -> Completion | Exception:
+    """The written answer, with what the request for log-probabilities cost before; one that was refused took no tokens."""
+    cost = total([Cost(1, 0, 0) if isinstance(reply, Exception) else _cost(reply), cost_of(written)])
+    if isinstance(written, DeadlineError):
+        return DeadlineError(cost)
+    if isinstance(written, Exception):
+        failure = RequestError(f"{type(written).__name__}: {written}", cost)
+        failure.__cause__ = written
+        return failure
+    return written._replace(cost=cost)
 
 
 def _refuses(error: Exception) -> bool:
-    """Whether a model may have failed because it does not know the parameters that ask for log-probabilities."""
-    return isinstance(error, TypeError | ValueError) or getattr(error, "status_code", None) in _REFUSED
-
-
-def _gives_none(reply: Any) -> bool:
-    if isinstance(reply, Exception):
-        return True
-    return isinstance(reply, AIMessage) and first_tokens(reply.response_metadata) is None
-
-
-def _named(answer: Completion | Exception, labels: Sequence[str], spent: Cost | None) -> LabelScores | Exception:
-    if isinstance(answer, Exception):
-        return answer
-    at = named(answer.text, labels)
-    if at is None:
-        return RagkitError(f"the answer names none, or more than one, of the labels {list(labels)}: {answer.text[:80]!r}")
-    return LabelScores(of_named(at, labels), _sum(answer.cost, spent) if spent else answer.cost, parsed=True)
-
-
-def _sum(one: Cost, other: Cost) -> Cost:
-    known = (one.prompt_tokens, other.prompt_tokens), (one.completion_tokens, other.completion_tokens)
-    prompt, completion = (None if a is None and b is None else (a or 0) + (b or 0) for a, b in known)
-    return Cost(one.calls + other.calls, prompt, completion)
+    """Whether a provider, or its client, says that it does not know the parameters that ask for log-probabilities."""
+    of_that_kind = isinstance(error, TypeError | ValueError) or getattr(error, "status_code", None) in _REFUSED
+    return of_that_kind and bool(_PARAMETER.search(str(error)))
 
 
 def _identity(model: Any) -> str:

@@ -1,12 +1,9 @@
-"""Labels as chat models give them: among the likeliest first tokens, or named in a text."""
+"""Labels as chat models give them: among the likeliest first tokens."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-
-_THOUGHTS = re.compile(r".*</think>", re.DOTALL)
 
 
 def from_tokens(tokens: Iterable[tuple[str, float]], labels: Sequence[str]) -> tuple[float, ...]:
@@ -19,30 +16,6 @@ def from_tokens(tokens: Iterable[tuple[str, float]], labels: Sequence[str]) -> t
     for token, logprob in tokens:
         spellings.setdefault(normal(token), []).append(logprob)
     return tuple(_log_sum(spellings.get(normal(label), ())) for label in labels)
-
-
-def named(text: str, labels: Sequence[str]) -> int | None:
-    """Which label an answer names: it is nothing but the label, begins with it, or names no other; None if that is not clear.
-
-    Markup, case and what stands before a closing </think> do not count; in the middle of a text case does.
-    """
-    said = _THOUGHTS.sub("", text).strip(" \t\r\n\"'`*_#.,:;!()[]{}<>")
-    normal = _normal(labels)
-    for at, label in enumerate(labels):
-        if normal(said) == normal(label):
-            return at
-    # "Yes, there is no doubt", but not "A passage that ..."
-    opening = [at for at, label in enumerate(labels) if re.match(rf"{re.escape(normal(label))}\s*[^\w\s'’-]", normal(said))]
-    if len(opening) == 1:
-        return opening[0]
-    whole = [re.compile(rf"(?<!\w){re.escape(label.strip())}(?!\w)") for label in labels]
-    inside = [at for at, pattern in enumerate(whole) if pattern.search(said)]
-    return inside[0] if len(inside) == 1 else None
-
-
-def of_named(at: int, labels: Sequence[str]) -> tuple[float, ...]:
-    """The scores that a label which is only named stands for: certainty."""
-    return tuple(0.0 if i == at else -math.inf for i in range(len(labels)))
 
 
 def first_tokens(response_metadata: Mapping[str, object]) -> list[tuple[str, float]] | None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -13,7 +14,8 @@ from langchain_core.runnables import RunnableConfig
 
 from ragkit.encoders.folder import digest, locate, model_name
 from ragkit.errors import InputError, RagkitError
-from ragkit.llms.base import Completion, Cost, LabelScores, Prompt, TextScore
+from ragkit.llms.base import Completion, Cost, DeadlineError, LabelScores, Prompt, TextScore
+from ragkit.llms.threads import run_until
 
 if TYPE_CHECKING:
     from ragkit.llms.reading import Reader
@@ -50,7 +52,8 @@ class LocalLLM:
 
     Prompts in one pass share the reading of what they all begin with, labels the reading of their prompt. Costs count the
     prompt's tokens, and those written, or the places behind the prompt at which probabilities were read. Threads may share a
-    model; one pass runs at a time. Configs have no effect, as there is no LangChain model to report from.
+    model; one pass runs at a time, and one that is under way at the deadline is left to itself. Configs are taken and have no
+    effect: callbacks, tags and metadata belong to runs of LangChain models, of which there are none here.
     """
 
     def __init__(
@@ -77,43 +80,69 @@ class LocalLLM:
         folder = locate(self.model)
         return f"local {model_name(self.model)} {digest(folder)} {self.dtype} {self.max_new_tokens} {self.window}"
 
+    def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """The tokens of each prompt as the model reads it, 0 for one that it refuses. Loads the model."""
+        return [self._count(prompt) for prompt in prompts]
+
     def generate(
-        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None
+        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None, until: float | None = None
     ) -> list[Completion | Exception]:
         """See `Generates`."""
-        return self._generate(prompts, threading.Event())
+        return self._generate(prompts, until, threading.Event())
 
     async def agenerate(
-        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None
+        self, prompts: Sequence[Prompt], configs: Sequence[RunnableConfig] | None = None, until: float | None = None
     ) -> list[Completion | Exception]:
         """Async form of `generate`, in a thread; cancelling it stops before the next token."""
-        return await _in_thread(lambda stop: self._generate(prompts, stop))
+        return await _in_thread(lambda stop: self._generate(prompts, until, stop))
 
     def score_labels(
-        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Sequence[RunnableConfig] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[Sequence[str]],
+        configs: Sequence[RunnableConfig] | None = None,
+        until: float | None = None,
     ) -> list[LabelScores | Exception]:
         """See `ScoresLabels`; a label of several tokens has the sum of their log-probabilities, and need not end there."""
-        return self._score(prompts, labels, threading.Event())
+        return self._score(prompts, labels, until, threading.Event())
 
     async def ascore_labels(
-        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Sequence[RunnableConfig] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[Sequence[str]],
+        configs: Sequence[RunnableConfig] | None = None,
+        until: float | None = None,
     ) -> list[LabelScores | Exception]:
         """Async form of `score_labels`, in a thread; cancelling it stops before the next pass."""
-        return await _in_thread(lambda stop: self._score(prompts, labels, stop))
+        return await _in_thread(lambda stop: self._score(prompts, labels, until, stop))
 
     def query_likelihood(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Sequence[RunnableConfig] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        continuations: Sequence[str],
+        configs: Sequence[RunnableConfig] | None = None,
+        until: float | None = None,
     ) -> list[TextScore | Exception]:
         """See `ScoresText`."""
-        return self._score_texts(prompts, continuations, threading.Event())
+        return self._score_texts(prompts, continuations, until, threading.Event())
 
     async def aquery_likelihood(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Sequence[RunnableConfig] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        continuations: Sequence[str],
+        configs: Sequence[RunnableConfig] | None = None,
+        until: float | None = None,
     ) -> list[TextScore | Exception]:
         """Async form of `query_likelihood`, in a thread; cancelling it stops before the next pass."""
-        return await _in_thread(lambda stop: self._score_texts(prompts, continuations, stop))
+        return await _in_thread(lambda stop: self._score_texts(prompts, continuations, until, stop))
 
-    def _generate(self, prompts: Sequence[Prompt], stop: threading.Event) -> list[Completion | Exception]:
+    def _count(self, prompt: Prompt) -> int:
+        try:
+            return len(self._load().renderer.prompt(prompt).ids)
+        except InputError:
+            return 0
+
+    def _generate(self, prompts: Sequence[Prompt], until: float | None, stop: threading.Event) -> list[Completion | Exception]:
         from ragkit.llms.reading import write
 
         def answer(loaded: _Loaded, batch: list[_Request]) -> list[Completion]:
@@ -123,10 +152,10 @@ class LocalLLM:
                 for one, text in zip(batch, texts, strict=True)
             ]
 
-        return self._answer(prompts, [()] * len(prompts), answer, self.max_new_tokens, stop)
+        return self._answer(prompts, [()] * len(prompts), answer, self.max_new_tokens, until, stop)
 
     def _score(
-        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], stop: threading.Event
+        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], until: float | None, stop: threading.Event
     ) -> list[LabelScores | Exception]:
         from ragkit.llms.reading import score
 
@@ -134,12 +163,12 @@ class LocalLLM:
             scores = score(loaded.reader, [one.ids for one in batch], [one.continuations for one in batch])
             return [LabelScores(tuple(its), _reading_cost(one)) for one, its in zip(batch, scores, strict=True)]
 
-        return self._answer(prompts, labels, answer, 0, stop)
+        return self._answer(prompts, labels, answer, 0, until, stop)
 
     def _score_texts(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], stop: threading.Event
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], until: float | None, stop: threading.Event
     ) -> list[TextScore | Exception]:
-        found = self._score(prompts, [(text,) for text in continuations], stop)
+        found = self._score(prompts, [(text,) for text in continuations], until, stop)
         return [one if isinstance(one, Exception) else TextScore(one.scores[0], one.cost) for one in found]
 
     def _answer(
@@ -148,27 +177,52 @@ class LocalLLM:
         continuations: Sequence[Sequence[str]],
         answer: Callable[[_Loaded, list[_Request]], Sequence[_A]],
         room: int,
+        until: float | None,
         stop: threading.Event,
     ) -> list[_A | Exception]:
         """Answers batch by batch; `room` is how many tokens will be written."""
         if not prompts:
             return []
-        loaded = self._load()
-        answers: list[_A | Exception] = [RagkitError("cancelled")] * len(prompts)
+        [loaded] = run_until([self._load], until=until)
+        if isinstance(loaded, DeadlineError):
+            return [DeadlineError() for _ in prompts]
+        if isinstance(loaded, Exception):
+            raise loaded
+        answers: list[_A | Exception] = []
         requests = []
         for index, (prompt, texts) in enumerate(zip(prompts, continuations, strict=True)):
             try:
                 requests.append(self._request(loaded, index, prompt, texts, room))
+                answers.append(DeadlineError())
             except InputError as error:
-                answers[index] = error
-        for batch in _batches(requests, self.batch_tokens, room):
-            with self._lock:
-                if stop.is_set():
-                    break
-                found = _attempt(answer, loaded, batch)
-            for request, one in zip(batch, found, strict=True):
-                answers[request.index] = one
+                answers.append(error)
+        batches = _batches(requests, self.batch_tokens, room)
+        try:
+            found = run_until([partial(self._pass, loaded, batch, answer, stop) for batch in batches], 1, until)
+        finally:
+            stop.set()  # what is still under way has nobody to answer to
+        for batch, its in zip(batches, found, strict=True):
+            for place, request in enumerate(batch):
+                answers[request.index] = its if isinstance(its, Exception) else its[place]
         return answers
+
+    def _pass(
+        self,
+        loaded: _Loaded,
+        batch: list[_Request],
+        answer: Callable[[_Loaded, list[_Request]], Sequence[_A]],
+        stop: threading.Event,
+    ) -> Sequence[_A]:
+        """The answers of a batch."""
+        with self._lock:
+            if stop.is_set():
+                raise RagkitError("cancelled")
+            try:
+                return answer(loaded, batch)
+            except RuntimeError as error:  # of torch: above all, no memory left
+                reason = " ".join(str(error).split())[:200]
+                problem = f"the model failed on {len(batch)} prompts; lower batch_tokens if memory is short: {reason}"
+                raise RagkitError(problem) from error
 
     def _request(self, loaded: _Loaded, index: int, prompt: Prompt, texts: Sequence[str], room: int) -> _Request:
         rendered = loaded.renderer.prompt(prompt)
@@ -194,17 +248,6 @@ class LocalLLM:
                 ends = _ends(reader.network)
                 self._loaded = _Loaded(reader, Renderer(folder, causal=reader.counts_answer), longest, ends)
             return self._loaded
-
-
-def _attempt(answer: Callable[[_Loaded, list[_Request]], Sequence[_A]], loaded: _Loaded, batch: list[_Request]) -> Sequence[Any]:
-    """The answers of a batch; if the pass fails, its error for each of them."""
-    try:
-        return answer(loaded, batch)
-    except RuntimeError as error:  # of torch: above all, no memory left
-        reason = " ".join(str(error).split())[:200]
-        return [RagkitError(f"the model failed on {len(batch)} prompts; lower batch_tokens if memory is short: {reason}")] * len(
-            batch
-        )
 
 
 def _batches(requests: Sequence[_Request], tokens: int, room: int) -> list[list[_Request]]:

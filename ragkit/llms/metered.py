@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ragkit.llms.base import Prompt
-from ragkit.llms.wrapped import Configs, Given, Wrapped
+from ragkit.llms.base import Prompt, cost_of
+from ragkit.llms.wrapped import Configs, Given, Until, Wrapped
 
 
 class Totals(NamedTuple):
@@ -50,36 +50,37 @@ class Metered(Wrapped):
             before, self._totals = self._totals, Totals()
             return before
 
-    def _answers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
+    def _answers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
         start = time.monotonic()
         found: Sequence[Any] = ()
         try:
-            found = self._inner(ability, prompts, given, configs)
+            found = self._inner(ability, prompts, given, configs, until)
         finally:  # what raises or is cancelled took its time, too
             self._count(found, time.monotonic() - start)
         return found
 
-    async def _aanswers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
+    async def _aanswers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
         start = time.monotonic()
         found: Sequence[Any] = ()
         try:
-            found = await self._ainner(ability, prompts, given, configs)
+            found = await self._ainner(ability, prompts, given, configs, until)
         finally:
             self._count(found, time.monotonic() - start)
         return found
 
     def _count(self, answers: Sequence[Any], seconds: float) -> None:
-        costs = [answer.cost for answer in answers if not isinstance(answer, Exception)]
+        costs = [cost_of(answer) for answer in answers]
         made = [cost for cost in costs if not cost.cached]
-        failures = len(answers) - len(costs)
+        failed = [isinstance(answer, Exception) for answer in answers]
+        silent = [not cost.cached and None in cost[1:3] for cost in costs]
         more = Totals(
-            sum(cost.calls for cost in made) + failures,
+            sum(cost.calls for cost in made),
             sum(cost.prompt_tokens or 0 for cost in made),
             sum(cost.completion_tokens or 0 for cost in made),
             seconds,
-            failures,
+            sum(failed),
             len(costs) - len(made),
-            sum(cost.prompt_tokens is None or cost.completion_tokens is None for cost in made),
+            sum(silent and not failed for silent, failed in zip(silent, failed, strict=True)),
         )
         with self._lock:
             self._totals = Totals(*(a + b for a, b in zip(self._totals, more, strict=True)))  # type: ignore[arg-type]

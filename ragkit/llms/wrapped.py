@@ -11,8 +11,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from ragkit.errors import InputError
 from ragkit.llms.adapt import as_llm
 from ragkit.llms.base import Completion, Generates, LabelScores, Prompt, ScoresLabels, ScoresText, TextScore
+from ragkit.llms.forecast import count_tokens, probes
 
 Configs = Sequence[RunnableConfig] | None
+Until = float | None
+Written = Sequence[Completion | Exception]
+Scored = Sequence[LabelScores | Completion | Exception]
+Likely = Sequence[TextScore | Exception]
 Given = Sequence[Any] | None
 """What belongs to the prompts, one each: labels, a continuation, or None where there is nothing."""
 
@@ -42,43 +47,52 @@ class Wrapped(ABC):
             raise InputError(f"name: {type(self.llm).__name__} does not say what tells it from others; pass a name")
         return identity
 
-    def generate(self, prompts: Sequence[Prompt], configs: Configs = None) -> Sequence[Completion | Exception]:
+    @property
+    def probes(self) -> int:
+        """See `probes`."""
+        return probes(self.llm)
+
+    def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """See `count_tokens`."""
+        return count_tokens(self.llm, prompts)
+
+    def generate(self, prompts: Sequence[Prompt], configs: Configs = None, until: Until = None) -> Written:
         """See `Generates`."""
-        found: Sequence[Completion | Exception] = self._answers("generate", prompts, None, configs)
+        found: Written = self._answers("generate", prompts, None, configs, until)
         return found
 
-    async def agenerate(self, prompts: Sequence[Prompt], configs: Configs = None) -> Sequence[Completion | Exception]:
+    async def agenerate(self, prompts: Sequence[Prompt], configs: Configs = None, until: Until = None) -> Written:
         """See `Generates`."""
-        found: Sequence[Completion | Exception] = await self._aanswers("generate", prompts, None, configs)
+        found: Written = await self._aanswers("generate", prompts, None, configs, until)
         return found
 
     def score_labels(
-        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Configs = None
-    ) -> Sequence[LabelScores | Exception]:
+        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Configs = None, until: Until = None
+    ) -> Scored:
         """See `ScoresLabels`."""
-        found: Sequence[LabelScores | Exception] = self._answers("score_labels", prompts, labels, configs)
+        found: Scored = self._answers("score_labels", prompts, labels, configs, until)
         return found
 
     async def ascore_labels(
-        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Configs = None
-    ) -> Sequence[LabelScores | Exception]:
+        self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], configs: Configs = None, until: Until = None
+    ) -> Scored:
         """See `ScoresLabels`."""
-        found: Sequence[LabelScores | Exception] = await self._aanswers("score_labels", prompts, labels, configs)
+        found: Scored = await self._aanswers("score_labels", prompts, labels, configs, until)
         return found
 
     @abstractmethod
-    def _answers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
+    def _answers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
         """Answers for prompts, through `_inner`."""
 
     @abstractmethod
-    async def _aanswers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
+    async def _aanswers(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
         """Async form of `_answers`, through `_ainner`."""
 
-    def _inner(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
-        return self._of_llm(ability)(prompts, *(() if given is None else (given,)), configs)
+    def _inner(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
+        return self._of_llm(ability)(prompts, *(() if given is None else (given,)), configs, until)
 
-    async def _ainner(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs) -> Any:
-        return await self._of_llm(f"a{ability}")(prompts, *(() if given is None else (given,)), configs)
+    async def _ainner(self, ability: str, prompts: Sequence[Prompt], given: Given, configs: Configs, until: Until) -> Any:
+        return await self._of_llm(f"a{ability}")(prompts, *(() if given is None else (given,)), configs, until)
 
     def _of_llm(self, method: str) -> Any:
         found = getattr(self.llm, method, None)
@@ -87,13 +101,13 @@ class Wrapped(ABC):
         return found
 
     def _query_likelihood(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Configs = None
-    ) -> Sequence[TextScore | Exception]:
-        found: Sequence[TextScore | Exception] = self._answers("query_likelihood", prompts, continuations, configs)
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Configs = None, until: Until = None
+    ) -> Likely:
+        found: Likely = self._answers("query_likelihood", prompts, continuations, configs, until)
         return found
 
     async def _aquery_likelihood(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Configs = None
-    ) -> Sequence[TextScore | Exception]:
-        found: Sequence[TextScore | Exception] = await self._aanswers("query_likelihood", prompts, continuations, configs)
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], configs: Configs = None, until: Until = None
+    ) -> Likely:
+        found: Likely = await self._aanswers("query_likelihood", prompts, continuations, configs, until)
         return found

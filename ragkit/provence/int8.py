@@ -26,7 +26,7 @@ class Int8Linear(nn.Module):
         weight = linear.weight.detach().float()
         self._scale = weight.abs().amax(1).clamp(min=1e-12) / 127
         rows = torch.round(weight / self._scale[:, None])
-        self._sums = rows.sum(1) * self._scale
+        self._sums = weight.sum(1)
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()
         self._weight = torch.ops.onednn.qlinear_prepack(rows.to(torch.int8), None)
@@ -59,5 +59,6 @@ def check_int8(device: str) -> None:
     """Raises `InputError` where `to_int8` does not work: on a GPU, on another processor, with a torch without oneDNN."""
     if not device.startswith("cpu"):
         raise InputError(f"dtype: int8 is for the CPU, not for {device!r}; pass device='cpu', or bfloat16 there")
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if platform.machine().lower() not in ("x86_64", "amd64") or not onednn:
         raise InputError("dtype: int8 needs an x86 processor and a torch that was built with oneDNN; pass float32")

@@ -67,8 +67,9 @@ class ProvenceModel:
         first elsewhere; ragkit's own model is in float32 everywhere, and on an x86 CPU also takes "int8", which is faster and
         changes a judgement here and there. `max_length` counts the tokens of a window, special ones included; None is what the
         model was trained on, and more is refused. `batch_tokens` is the most tokens, padding included, that go through the
-        model at once; None is 2048 on a CPU, whose caches hold no more, and 8192 elsewhere. Equal arguments give the same instance while it is in use: reranker and pruner share weights and memo. Raises `InputError` or
-        `RagkitError` for what cannot be loaded.
+        model at once; None is 2048 on a CPU, whose caches hold no more, and 8192 elsewhere. Equal arguments give the same
+        instance while it is in use: reranker and pruner share weights and memo. Raises `InputError` or `RagkitError` for what
+        cannot be loaded.
         """
         from ragkit.encoders.network import best_device
 

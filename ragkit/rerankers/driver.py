@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
-from contextvars import copy_context
 from numbers import Integral, Real
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ragkit.errors import RagkitError
-from ragkit.llms.base import Cost
-from ragkit.llms.budget import Budget
-from ragkit.rerankers.strategies.base import Answer, Choose, Compare, Grade, Order, Question, Ranked, Round, Staged, Strategy
+from ragkit.llms.base import Cost, DeadlineError
+from ragkit.llms.budget import Budget, Spending
+from ragkit.rerankers.strategies.base import Answer, Choose, Compare, Grade, Order, Question, Ranked, Round, Strategy
 
 T = TypeVar("T")
 
 OnFailure = Literal["keep", "raise"]
-"""A question that failed: go on without its answer, or fail the user question with its error."""
+"""A question that failed: go on without its answer, or fail the user question with its error. A deadline is such a failure."""
 Stop = Literal["calls", "tokens", "deadline"]
 
 
@@ -35,7 +33,7 @@ class Asked(NamedTuple, Generic[T]):
     """What a judge is asked: a strategy's question, and the task of the user question that it is about."""
 
     task: T
-    question: Question | Staged
+    question: Question
 
 
 class Verdict(NamedTuple):
@@ -50,25 +48,33 @@ class Verdict(NamedTuple):
     """For the trace: a chain of reasoning, or an answer that could not be read."""
 
 
-class Judge(Protocol[T]):
+class Judge(ABC, Generic[T]):
     """Answers questions, one round of many user questions at once.
 
     A failure belongs to one question and is a verdict. What a judge raises is a defect, and fails all user questions concerned.
     """
 
-    def judge(self, asked: Sequence[Asked[T]]) -> Sequence[Verdict]:
-        """One verdict per question, in order."""
-        ...
+    @abstractmethod
+    def judge(self, asked: Sequence[Asked[T]], until: float | None = None) -> Sequence[Verdict]:
+        """One verdict per question, in order.
 
-    async def ajudge(self, asked: Sequence[Asked[T]]) -> Sequence[Verdict]:
+        At `until`, a time of `time.monotonic`, it returns with the verdicts that are there; of the others the error is a
+        `DeadlineError`, and nothing more is sent.
+        """
+
+    @abstractmethod
+    async def ajudge(self, asked: Sequence[Asked[T]], until: float | None = None) -> Sequence[Verdict]:
         """Async form of `judge`; cancelling it cancels the pending requests."""
-        ...
+
+    def plan(self, asked: Sequence[Asked[T]]) -> Cost:
+        """What these questions will cost: the most calls, and the tokens as far as they can be told before."""
+        return Cost(len(asked))
 
 
 class Note(NamedTuple):
     """What a judge said about a question besides its answer, or why there is none."""
 
-    question: Question | Staged
+    question: Question
     text: str
     failed: bool
 
@@ -79,6 +85,8 @@ class Driven(NamedTuple):
     ranked: Ranked
     stopped: Stop | None
     """What ended it early; the ranking is then the best one so far."""
+    learnt: bool
+    """Whether any answer could be used."""
     usage: dict[str, Any]
     """calls (cached answers apart), rounds, prompt_tokens, completion_tokens, uncounted (answered calls whose tokens are not
     known), cached, failures, seconds, and stopped if it was. JSON-serialisable."""
@@ -91,14 +99,15 @@ def drive(
     """Run the strategies of many user questions; an exception in place of a result fails that one alone.
 
     The current rounds of all strategies still running are put to the judge at once. Each user question has the whole `budget`.
-    A round is asked if all of it fits, with as many tokens per call as so far; half a round would rank those that happened to be
-    asked over the others. At the deadline the judge is left to itself: a thread cannot be stopped, so that what it is doing goes
-    on unheard until it ends.
+    A round is asked if all of it fits, as the judge plans it; half a round would rank those that happened to be asked over the
+    others. At the deadline the answers that are there count, and the rest have failed.
     """
-    runs = [_Run(job, budget or Budget(), on_failure) for job in jobs]
+    budget = budget or Budget()
+    until = budget.deadline()
+    runs = [_Run(job, judge, budget, until, on_failure) for job in jobs]
     try:
         while asking := [run for run in runs if run.asks()]:
-            _ask(asking, judge)
+            _ask(asking, judge, until)
     finally:
         for run in runs:
             run.close()
@@ -108,15 +117,14 @@ def drive(
 async def adrive(
     jobs: Sequence[Job[T]], judge: Judge[T], budget: Budget | None = None, on_failure: OnFailure = "keep"
 ) -> list[Driven | Exception]:
-    """Async form of `drive`: no user question waits for another.
-
-    A judge that is still at work at the deadline is cancelled, and so are all when this is.
-    """
-    runs = [_Run(job, budget or Budget(), on_failure) for job in jobs]
+    """Async form of `drive`: no user question waits for another. Cancelling it cancels what the judge is at."""
+    budget = budget or Budget()
+    until = budget.deadline()
+    runs = [_Run(job, judge, budget, until, on_failure) for job in jobs]
     try:
         async with asyncio.TaskGroup() as group:
             for run in runs:
-                group.create_task(_follow(run, judge))
+                group.create_task(_follow(run, judge, until))
     finally:
         for run in runs:
             run.close()
@@ -126,15 +134,16 @@ async def adrive(
 class _Run(Generic[T]):
     """One strategy under way."""
 
-    def __init__(self, job: Job[T], budget: Budget, on_failure: OnFailure) -> None:
+    def __init__(self, job: Job[T], judge: Judge[T], budget: Budget, until: float | None, on_failure: OnFailure) -> None:
         self._task, self._strategy = job
-        self._on_failure = on_failure
-        self._spending = budget.start()
+        self._judge, self._until, self._on_failure = judge, until, on_failure
+        self._spending = Spending(budget)
         self._began = time.monotonic()
         self._counts = dict.fromkeys(
             ("calls", "rounds", "prompt_tokens", "completion_tokens", "uncounted", "cached", "failures"), 0
         )
         self._notes: list[Note] = []
+        self._learnt = self._late = False
         self._round = Round((), ())
         self._result: Driven | Exception | None = None
         self._advance(None)
@@ -144,14 +153,16 @@ class _Run(Generic[T]):
         assert self._result is not None
         return self._result
 
-    @property
-    def seconds_left(self) -> float | None:
-        return self._spending.remaining_seconds
-
     def asks(self) -> bool:
         """Whether there is a round to be asked that the budget allows; if it does not, this is the end."""
-        if self._result is None and (reason := self._refusal()):
-            self.stop(reason)
+        if self._result is None:
+            try:
+                reason = self._refusal()
+            except Exception as error:
+                self.fail(error)
+            else:
+                if reason:
+                    self._stop(reason)
         return self._result is None
 
     def asked(self) -> list[Asked[T]]:
@@ -166,6 +177,8 @@ class _Run(Generic[T]):
             self._count(verdict.cost, answered=verdict.error is None)
             if verdict.note:
                 self._notes.append(Note(question, verdict.note, failed=answer is None))
+            self._late |= isinstance(verdict.error, DeadlineError)
+            self._learnt |= answer is not None
             if answer is None:
                 self._counts["failures"] += 1
                 error = verdict.error or RagkitError(f"the judge gave no usable answer to {question}: {verdict.answer!r:.200}")
@@ -174,16 +187,6 @@ class _Run(Generic[T]):
                     return self.fail(error)
             answers.append(answer)
         return self._advance(answers)
-
-    def abandon(self) -> None:
-        """The deadline came before the verdicts: what was asked was asked, and has failed."""
-        asked = len(self._round.questions)
-        for name, more in (("rounds", 1), ("calls", asked), ("failures", asked)):
-            self._counts[name] += more
-        self.stop("deadline")
-
-    def stop(self, reason: Stop) -> None:
-        self._finish(Ranked(self._round.ranking), reason)
 
     def fail(self, error: Exception) -> None:
         self._result = error
@@ -197,25 +200,30 @@ class _Run(Generic[T]):
             while not self._round.questions:
                 self._round = self._strategy.send(())
         except StopIteration as end:
-            self._finish(end.value, None)
+            self._finish(end.value, "deadline" if self._late else None)
         except Exception as error:
             self.fail(error)
+
+    def _stop(self, reason: Stop) -> None:
+        if reason == "deadline" and self._on_failure == "raise":
+            self.fail(DeadlineError())
+        else:
+            self._finish(Ranked(self._round.ranking), reason)
 
     def _finish(self, ranked: Ranked, stopped: Stop | None) -> None:
         usage: dict[str, Any] = {**self._counts, "seconds": time.monotonic() - self._began}
         if stopped:
             usage["stopped"] = stopped
-        self._result = Driven(ranked, stopped, usage, self._notes)
+        self._result = Driven(ranked, stopped, self._learnt, usage, self._notes)
 
     def _refusal(self) -> Stop | None:
         """Why the current round cannot be asked."""
-        spending, calls = self._spending, len(self._round.questions)
-        if spending.allows(calls, spending.tokens // max(spending.calls, 1)) == calls:
-            return None
-        if spending.remaining_seconds == 0:
+        if self._late or (self._until is not None and time.monotonic() >= self._until):
             return "deadline"
-        most = spending.budget.max_calls
-        return "calls" if most is not None and spending.calls + calls > most else "tokens"
+        budget = self._spending.budget
+        if budget.max_calls is None and budget.max_tokens is None:
+            return None  # to plan is to write out all prompts
+        return self._spending.lacks(self._judge.plan(self.asked()))
 
     def _count(self, cost: Cost, *, answered: bool) -> None:
         self._spending.spend(cost)
@@ -229,17 +237,12 @@ class _Run(Generic[T]):
         self._counts["uncounted"] += int(answered and cost.calls > 0 and not known)
 
 
-def _ask(runs: Sequence[_Run[T]], judge: Judge[T]) -> None:
+def _ask(runs: Sequence[_Run[T]], judge: Judge[T], until: float | None) -> None:
     """Ask the current rounds of all these runs at once."""
     asked = [run.asked() for run in runs]
     everything = [question for questions in asked for question in questions]
-    limits = [run.seconds_left for run in runs]
     try:
-        verdicts = _within(min((limit for limit in limits if limit is not None), default=None), judge, everything)
-        if verdicts is None:
-            for run in runs:
-                run.abandon()
-            return
+        verdicts = judge.judge(everything, until)
         _check_count(judge, verdicts, everything)
     except Exception as error:
         for run in runs:
@@ -250,37 +253,15 @@ def _ask(runs: Sequence[_Run[T]], judge: Judge[T]) -> None:
         run.take([next(left) for _ in questions])
 
 
-def _within(seconds: float | None, judge: Judge[T], asked: Sequence[Asked[T]]) -> Sequence[Verdict] | None:
-    """What the judge says; None if it takes longer."""
-    if seconds is None:
-        return judge.judge(asked)
-    verdicts: Future[Sequence[Verdict]] = Future()
-
-    def work() -> None:
-        try:
-            verdicts.set_result(judge.judge(asked))
-        except BaseException as error:
-            verdicts.set_exception(error)
-
-    # a daemon, as one of a pool would keep the interpreter from ending
-    threading.Thread(target=copy_context().run, args=(work,), daemon=True, name="ragkit-judge").start()
-    return verdicts.result() if wait([verdicts], seconds).done else None
-
-
-async def _follow(run: _Run[T], judge: Judge[T]) -> None:
+async def _follow(run: _Run[T], judge: Judge[T], until: float | None) -> None:
     """Run one strategy to its end."""
     while run.asks():
         asked = run.asked()
-        deadline = asyncio.timeout(run.seconds_left)
         try:
-            async with deadline:
-                verdicts = await judge.ajudge(asked)
+            verdicts = await judge.ajudge(asked, until)
             _check_count(judge, verdicts, asked)
         except Exception as error:
-            if deadline.expired():
-                run.abandon()
-            else:
-                run.fail(error)
+            run.fail(error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -295,11 +276,9 @@ def _check_count(judge: Judge[T], verdicts: Sequence[Verdict], asked: Sequence[A
         raise RuntimeError(f"{type(judge).__name__} gave {len(verdicts)} verdicts on {len(asked)} questions")
 
 
-def _checked(question: Question | Staged, answer: Any) -> Answer:
+def _checked(question: Question, answer: Any) -> Answer:
     """The answer as strategies expect it; None if it has not the shape that the question asks for."""
     match question:
-        case Staged(_, inner):
-            return _checked(inner, answer)
         case Grade():
             return float(answer) if _finite(answer) else None
         case Compare():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +11,9 @@ from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from ragkit.errors import RagkitError
-from ragkit.llms.base import LLM, Completion, LabelScores, ScoresText, TextScore
-from ragkit.rerankers.driver import Asked, Verdict
+from ragkit.llms.base import LLM, Completion, Cost, LabelScores, ScoresText, TextScore, cost_of
+from ragkit.llms.forecast import count_tokens, probes
+from ragkit.rerankers.driver import Asked, Judge, Verdict
 from ragkit.rerankers.forms import Form, Shown
 from ragkit.rerankers.parsing import parse_order
 from ragkit.rerankers.strategies.base import Grade, Order
@@ -20,7 +21,7 @@ from ragkit.rerankers.strategies.base import Grade, Order
 Messages = Sequence[BaseMessage]
 
 
-class PromptJudge(ABC):
+class PromptJudge(Judge[Shown]):
     """One request per question, all of a round at once. A request that fails, or an answer that cannot be read, is a verdict."""
 
     ability: str
@@ -30,13 +31,17 @@ class PromptJudge(ABC):
         self.llm = llm
         self.template = template
 
-    def judge(self, asked: Sequence[Asked[Shown]]) -> list[Verdict]:
+    def judge(self, asked: Sequence[Asked[Shown]], until: float | None = None) -> list[Verdict]:
         """See `Judge`."""
-        return self._verdicts(asked, getattr(self.llm, self.ability)(*self._request(asked)))
+        return self._verdicts(asked, getattr(self.llm, self.ability)(*self._request(asked), until))
 
-    async def ajudge(self, asked: Sequence[Asked[Shown]]) -> list[Verdict]:
+    async def ajudge(self, asked: Sequence[Asked[Shown]], until: float | None = None) -> list[Verdict]:
         """See `Judge`."""
-        return self._verdicts(asked, await getattr(self.llm, f"a{self.ability}")(*self._request(asked)))
+        return self._verdicts(asked, await getattr(self.llm, f"a{self.ability}")(*self._request(asked), until))
+
+    def plan(self, asked: Sequence[Asked[Shown]]) -> Cost:
+        """See `Judge`."""
+        return Cost(len(asked), sum(count_tokens(self.llm, self.prompts(asked))))
 
     @abstractmethod
     def show(self, asked: Asked[Shown]) -> Mapping[str, str]:
@@ -65,7 +70,7 @@ class PromptJudge(ABC):
 
 
 class ScoreJudge(PromptJudge):
-    """Asks for the probabilities of a form's labels."""
+    """Asks for the probabilities of a form's labels; where the model writes an answer instead, the form reads it."""
 
     ability = "score_labels"
 
@@ -81,7 +86,12 @@ class ScoreJudge(PromptJudge):
         """The labels."""
         return ([self.form.labels(one) for one in asked],)
 
-    def verdict(self, asked: Asked[Shown], answer: LabelScores) -> Verdict:
+    def plan(self, asked: Sequence[Asked[Shown]]) -> Cost:
+        """See `Judge`."""
+        plan = super().plan(asked)
+        return plan._replace(calls=plan.calls + probes(self.llm))
+
+    def verdict(self, asked: Asked[Shown], answer: LabelScores | Completion) -> Verdict:
         """See `PromptJudge`."""
         return scored(self.form, asked, answer)
 
@@ -161,11 +171,13 @@ class LikelihoodJudge(PromptJudge):
 
 def failed(error: Exception) -> Verdict:
     """The verdict on a request that failed."""
-    return Verdict(None, error=error)
+    return Verdict(None, cost_of(error), error)
 
 
-def scored(form: Form, asked: Asked[Shown], answer: LabelScores) -> Verdict:
-    """The verdict of labels' scores."""
+def scored(form: Form, asked: Asked[Shown], answer: LabelScores | Completion) -> Verdict:
+    """The verdict of labels' scores, or of what a model without them writes."""
+    if isinstance(answer, Completion):
+        return written(form, asked, answer)
     if max(answer.scores) == -math.inf:
         problem = f"the model gave no probability to any of the labels {', '.join(form.labels(asked))}"
         return Verdict(None, answer.cost, RagkitError(problem))

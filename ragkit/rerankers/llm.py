@@ -23,7 +23,7 @@ from ragkit.rerankers.driver import Driven, Job, Judge, Note, OnFailure, adrive,
 from ragkit.rerankers.forms import Shown
 from ragkit.rerankers.passages import shown_passages
 from ragkit.rerankers.ranking import Ranking, RankingReranker
-from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order, Question, Staged, Strategy
+from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order, Question, Strategy
 
 _log = logging.getLogger(__name__)
 _FAILURES_SHOWN = 10
@@ -87,20 +87,22 @@ class LLMReranker(RankingReranker):
 
     def rankings(self, tasks: Sequence[Task]) -> list[Ranking | Exception]:
         """See `RankingReranker`."""
-        driven = drive(self._jobs(tasks), self.judge(), self.budget, self.on_failure)
-        return [self._ranking(*pair) for pair in zip(tasks, driven, strict=True)]
+        distinct = [_Distinct(task) for task in tasks]
+        driven = drive(self._jobs(distinct), self.judge(), self.budget, self.on_failure)
+        return [self._ranking(*pair) for pair in zip(distinct, driven, strict=True)]
 
     async def arankings(self, tasks: Sequence[Task]) -> list[Ranking | Exception]:
         """See `RankingReranker`."""
-        jobs = await asyncio.to_thread(self._jobs, tasks)
+        distinct = [_Distinct(task) for task in tasks]
+        jobs = await asyncio.to_thread(self._jobs, distinct)
         driven = await adrive(jobs, self.judge(), self.budget, self.on_failure)
-        return [self._ranking(*pair) for pair in zip(tasks, driven, strict=True)]
+        return [self._ranking(*pair) for pair in zip(distinct, driven, strict=True)]
 
-    def _jobs(self, tasks: Sequence[Task]) -> list[Job[Shown]]:
-        return [Job(self._shown(task), self.strategy(len(task.documents), self._wanted(task))) for task in tasks]
+    def _jobs(self, distinct: Sequence[_Distinct]) -> list[Job[Shown]]:
+        return [Job(self._shown(one.task), self.strategy(len(one.places), self._wanted(one))) for one in distinct]
 
-    def _wanted(self, task: Task) -> int:
-        return min(self.top_k or len(task.documents), len(task.documents))
+    def _wanted(self, distinct: _Distinct) -> int:
+        return min(self.top_k or len(distinct.places), len(distinct.places))
 
     def _shown(self, task: Task) -> Shown:
         # nothing is asked about a single document
@@ -108,19 +110,38 @@ class LLMReranker(RankingReranker):
         passages = shown_passages(task.query, several, self.passage_tokens, self.language)
         return Shown(" ".join(task.query.split()), passages, task.config)
 
-    def _ranking(self, task: Task, driven: Driven | Exception) -> Ranking | Exception:
+    def _ranking(self, distinct: _Distinct, driven: Driven | Exception) -> Ranking | Exception:
         if isinstance(driven, Exception):
             return driven
-        usage = dict(driven.usage)
-        failures, asked = usage["failures"], usage["calls"] + usage["cached"]
+        task, usage = distinct.task, dict(driven.usage)
+        failures = usage["failures"]
         if failures or driven.stopped:
             why = f", and the budget ended it ({driven.stopped})" if driven.stopped else ""
-            _log.warning("%s: %d failures in %d calls%s for %r", type(self).__name__, failures, asked, why, task.query)
+            _log.warning("%s: %d failures in %d calls%s for %r", type(self).__name__, failures, usage["calls"], why, task.query)
         if driven.notes:
             usage["notes"] = _notes(task, driven.notes)
         order, scores = driven.ranked
         unmoved = scores is None and list(order) == list(range(len(order))) and bool(failures or driven.stopped)
-        return Ranking(order, scores, usage, learnt=asked > failures and not unmoved)
+        return distinct.whole(Ranking(order, scores, usage, learnt=driven.learnt and not unmoved))
+
+
+class _Distinct:
+    """A task without the documents whose id came before: it is ranked, and they follow their first."""
+
+    def __init__(self, task: Task) -> None:
+        places: dict[str | None, list[int]] = {}
+        for place, document in enumerate(task.documents):
+            places.setdefault(document.id, []).append(place)
+        self.places = list(places.values())
+        self.task = task._replace(documents=[task.documents[first] for first, *_ in self.places])
+
+    def whole(self, ranking: Ranking) -> Ranking:
+        """The ranking of all documents, from that of the distinct ones."""
+        order = [place for at in ranking.order for place in self.places[at]]
+        if ranking.scores is None:
+            return ranking._replace(order=order)
+        scores = {place: score for score, its in zip(ranking.scores, self.places, strict=True) for place in its}
+        return ranking._replace(order=order, scores=[scores[place] for place in range(len(scores))])
 
 
 def _model(llm: Any, max_concurrency: int | None) -> LLM:
@@ -150,10 +171,8 @@ def _notes(task: Task, notes: Sequence[Note]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _about(question: Question | Staged) -> tuple[int, ...]:
+def _about(question: Question) -> tuple[int, ...]:
     match question:
-        case Staged(_, inner):
-            return _about(inner)
         case Grade(candidate):
             return (candidate,)
         case Compare(first, second):

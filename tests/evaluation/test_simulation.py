@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ragkit.evaluation.simulation import PERFECT, STRONG, WEAK, Errors, Prices, SimulatedJudge, simulate
-from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order, Staged
-from ragkit.rerankers.strategies.listwise import sliding
+from ragkit.evaluation.simulation import PERFECT, STRONG, WEAK, Errors, Prices, SimulatedJudge, relevances, simulate
+from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order
+from ragkit.rerankers.strategies.groups import groups
+from ragkit.rerankers.strategies.listwise import full, sliding
 from ragkit.rerankers.strategies.pointwise import pointwise
+from ragkit.rerankers.strategies.setwise import heapsort
 
 QUESTIONS = [Grade(0), Compare(0, 2), Compare(2, 0), Choose((2, 0, 1)), Order((1, 2, 0)), Order((1, 2, 0), 1)]
 
@@ -40,11 +42,6 @@ def test_an_ordering_is_written_out_whole():
     assert judge.spent.completion_tokens == 2 * 4 * Prices().identifier
 
 
-def test_the_stage_of_a_question_does_not_matter():
-    judge = SimulatedJudge([3.0, 1.0])
-    assert judge.answer([Staged(0, Staged(1, Grade(1)))]) == [1.0]
-
-
 def test_answers_depend_on_seed_and_question_alone():
     def answers(questions, seed=0):
         return dict(zip(questions, SimulatedJudge([1.0, 2.0, 3.0], WEAK, seed=seed).answer(questions), strict=True))
@@ -73,6 +70,40 @@ def test_an_opinion_is_the_same_however_one_asks_and_a_slip_is_not():
         judge = SimulatedJudge([0.0] * 2 * n, errors)
         agree = np.mean([a == 1 - b for a, b in zip(judge.answer(pairs), judge.answer(swapped), strict=True)])
         assert least <= agree <= most
+
+
+def test_doubt_grows_with_relevance():
+    judge = SimulatedJudge([0.0] * 400 + [2.0] * 400, Errors(opinion=0.5, doubt=0.25))
+    grades = np.array(judge.answer([Grade(at) for at in range(800)]))
+    assert np.std(grades[:400]) == pytest.approx(0.5, rel=0.1)
+    assert np.std(grades[400:]) == pytest.approx(0.5 + 2 * 0.25, rel=0.1)
+    assert np.mean(grades[400:]) == pytest.approx(2.0, abs=0.15)
+
+
+def test_the_highest_gain_of_any_scale_is_a_whole_answer():
+    assert relevances([0, 1], 1) == relevances([0, 2], 2) == relevances([0, 100], 100) == [0.0, 3.0]
+    assert relevances([0, 1, 2, 3], 3) == [0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("strategy", [sliding, groups, pointwise, full, heapsort])
+def test_where_one_passage_in_a_hundred_is_relevant_a_strong_judge_finds_it(strategy):
+    """Yes or no judgements, and a first stage that has the one passage among its first ten for two questions of three."""
+    chance = np.random.default_rng(0)
+    places = [int(place) for place in np.exp(chance.uniform(0, np.log(100), 60))]
+
+    def gain(errors):
+        found = []
+        for seed, place in enumerate(places):
+            relevance = relevances([int(at == place) for at in range(100)], 1)
+            order, _ = simulate(strategy(100, 10), SimulatedJudge(relevance, errors, seed=seed))
+            found.append(order.index(place))
+        return np.mean([discounted(at) for at in found]) - np.mean([discounted(place) for place in places])
+
+    def discounted(at):
+        return 1 / np.log2(at + 2) if at < 10 else 0.0
+
+    assert gain(PERFECT) > gain(STRONG) > 0.1
+    assert gain(STRONG) > gain(WEAK)
 
 
 def test_what_is_shown_early_seems_better():

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 Body = dict[str, Any]
-Answer = str | tuple[str, dict[str, float]] | int
-"""A text, a text with log-probabilities for the first token (the drawn one first), or an HTTP status."""
+Answer = str | tuple[str, dict[str, float]] | int | tuple[int, str]
+"""A text, a text with log-probabilities for the first token (the drawn one first), or an HTTP status, also with a message."""
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -77,7 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, answer: Answer) -> None:
         if isinstance(answer, int):
-            status, content = answer, {"error": {"message": f"status {answer}", "type": "test", "code": None}}
+            answer = (answer, f"status {answer}")
+        if isinstance(answer, tuple) and isinstance(answer[0], int):
+            status, content = answer[0], {"error": {"message": answer[1], "type": "test", "code": None}}
         else:
             usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
             content = {

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import math
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel, GenericFakeChatModel
 from langchain_core.language_models.fake_chat_models import FakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 
-from ragkit.errors import InputError, RagkitError
+from ragkit.errors import InputError
 from ragkit.llms.adapt import as_llm
-from ragkit.llms.base import LLM, Completion, Cost, LabelScores, ScoresText
+from ragkit.llms.base import LLM, Completion, Cost, DeadlineError, LabelScores, RequestError, ScoresText
 from ragkit.llms.chat import ChatLLM
-from ragkit.llms.labels import first_tokens, from_tokens, named
+from ragkit.llms.labels import first_tokens, from_tokens
 
 PROMPT = [HumanMessage("which?")]
 
 
 def test_fake_models_generate_and_score() -> None:
-    llm = ChatLLM(FakeListChatModel(responses=["one", "two"]))
+    llm = ChatLLM(FakeListChatModel(responses=["one", "two"]), 1)
     assert llm.generate([PROMPT, PROMPT]) == [Completion("one", Cost()), Completion("two", Cost())]
     llm = ChatLLM(FakeListChatModel(responses=["no matter", "B"]))
-    assert llm.score_labels([PROMPT], [["A", "B"]]) == [LabelScores((-math.inf, 0.0), Cost(2), parsed=True)]
-    assert llm.structured(dict) is None
+    assert llm.score_labels([PROMPT], [["A", "B"]]) == [Completion("B", Cost(2))]
 
 
 def test_usage_is_what_the_message_says() -> None:
@@ -37,11 +42,119 @@ def test_usage_is_what_the_message_says() -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_an_answer_that_names_no_label_is_an_error(asynchronous: bool) -> None:
+async def test_without_probabilities_the_text_comes_back_as_it_is(asynchronous: bool) -> None:
     llm = ChatLLM(FakeListChatModel(responses=["A or B"]), top_logprobs=None)
     found = await llm.ascore_labels([PROMPT], [["A", "B"]]) if asynchronous else llm.score_labels([PROMPT], [["A", "B"]])
-    assert isinstance(found[0], RagkitError)
-    assert str(found[0]) == "the answer names none, or more than one, of the labels ['A', 'B']: 'A or B'"
+    assert found == [Completion("A or B", Cost())]
+
+
+class Provider(BaseChatModel):
+    """Answers with `say`, told whether it is asked for log-probabilities; `asked` keeps that, too."""
+
+    say: Callable[[bool], Any]
+    asked: list[bool] = []
+
+    @property
+    def _llm_type(self) -> str:
+        return "provider"
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        self.asked.append("logprobs" in kwargs)
+        answer = self.say("logprobs" in kwargs)
+        if isinstance(answer, Exception):
+            raise answer
+        said = answer if "logprobs" in kwargs else AIMessage(answer.content, usage_metadata=answer.usage_metadata)
+        return ChatResult(generations=[ChatGeneration(message=said)])
+
+
+def spelled(label: str) -> AIMessage:
+    entry = {"token": label, "logprob": -0.5}
+    usage: Any = {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6}
+    return AIMessage(
+        label, response_metadata={"logprobs": {"content": [{**entry, "top_logprobs": [entry]}]}}, usage_metadata=usage
+    )
+
+
+async def test_many_questions_at_once_find_out_with_one_request_that_there_are_no_probabilities() -> None:
+    model = Provider(say=lambda scoring: AIMessage("B"))
+    llm = ChatLLM(model)
+    assert llm.probes == 1
+    found = await asyncio.gather(*(llm.ascore_labels([PROMPT] * 3, [["A", "B"]] * 3) for _ in range(4)))
+    assert [one.text for answers in found for one in answers] == ["B"] * 12
+    assert (model.asked.count(True), len(model.asked), llm.probes) == (1, 13, 0)
+
+
+def test_other_errors_say_nothing_about_probabilities(caplog: pytest.LogCaptureFixture) -> None:
+    fails = [True]
+    model = Provider(say=lambda scoring: ValueError("no JSON") if scoring and fails[0] else spelled("A"))
+    llm = ChatLLM(model)
+    first, second = llm.score_labels([PROMPT] * 2, [["A", "B"]] * 2)
+    assert (str(first), second, llm.probes) == ("no JSON", Completion("A", Cost(1, 5, 1)), 1)
+    fails[0] = False
+    assert llm.score_labels([PROMPT], [["A", "B"]]) == [LabelScores((-0.5, -math.inf), Cost(1, 5, 1))]
+    assert llm.probes == 0
+    assert "log-probabilities" not in caplog.text
+
+
+def test_a_refusal_is_known_by_the_parameter_it_names_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    refusal = TypeError("create() got an unexpected keyword argument 'logprobs'")
+    llm = ChatLLM(Provider(say=lambda scoring: refusal if scoring else spelled("B")))
+    for _ in range(2):
+        assert [one.text for one in llm.score_labels([PROMPT] * 2, [["A", "B"]] * 2)] == ["B", "B"]  # type: ignore[union-attr]
+    assert caplog.text.count("without log-probabilities") == 1
+
+
+def test_what_was_spent_on_a_request_that_fails_in_the_end_is_told() -> None:
+    llm = ChatLLM(Provider(say=lambda scoring: spelled("?") if scoring else RuntimeError("boom")))
+    (found,) = llm.score_labels([PROMPT], [["A", "B"]])
+    assert isinstance(found, RequestError)
+    assert str(found) == "RuntimeError: boom"
+    assert found.cost == Cost(2)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_at_the_deadline_there_are_the_answers_that_came(asynchronous: bool) -> None:
+    """Three requests at a time: two hang, the others go through one after the other until one more hangs; the last waits."""
+    released, begun = threading.Event(), []
+
+    def reply(messages: Any) -> str:
+        begun.append(messages[0].content)
+        if messages[0].content.startswith("hang"):
+            released.wait(60)
+        return "done"
+
+    async def areply(messages: Any) -> str:
+        begun.append(messages[0].content)
+        await asyncio.sleep(60 if messages[0].content.startswith("hang") else 0)
+        return "done"
+
+    llm = ChatLLM(RunnableLambda(reply, areply), 3)
+    texts = ["hang 1", "hang 2", "a", "b", "hang 3", "waits"]
+    prompts, until = [[HumanMessage(text)] for text in texts], time.monotonic() + 2
+    found = await llm.agenerate(prompts, None, until) if asynchronous else llm.generate(prompts, None, until)
+    assert time.monotonic() < until + 20
+    released.set()
+    assert [one.text if isinstance(one, Completion) else None for one in found] == [None, None, "done", "done", None, None]
+    late = [one for one in found if isinstance(one, DeadlineError)]
+    assert [one.cost.calls for one in late] == [1, 1, 1, 0]
+    await asyncio.sleep(0.2)
+    assert sorted(begun) == ["a", "b", "hang 1", "hang 2", "hang 3"]
+
+
+HANGS = """
+import threading, time
+from langchain_core.messages import HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableLambda
+from ragkit.llms.chat import ChatLLM
+llm = ChatLLM(RunnableLambda(lambda _: threading.Event().wait()), 2)
+print([type(one).__name__ for one in llm.generate([[HumanMessage("x")]] * 5, None, time.monotonic() + 0.2)])
+"""
+
+
+def test_a_process_can_end_while_a_model_hangs() -> None:
+    run = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=300, check=True)
+    assert run.stdout.strip() == str(["DeadlineError"] * 5)
 
 
 def test_nothing_is_asked_for_no_prompts() -> None:
@@ -75,14 +188,6 @@ def test_what_gives_no_message_is_an_error_in_its_place() -> None:
     assert ChatLLM(RunnableLambda(lambda _: "text")).generate([PROMPT])[0].text == "text"
 
 
-def test_structured_answers_are_json_and_others_the_text_they_are() -> None:
-    fits = {"raw": AIMessage("..."), "parsed": {"order": [1]}, "parsing_error": None}
-    raw = {"raw": AIMessage("[2] > [1]"), "parsed": None, "parsing_error": ValueError()}
-    answers = iter([fits, raw])
-    found = ChatLLM(RunnableLambda(lambda _: next(answers)), max_concurrency=1).generate([PROMPT] * 2)
-    assert [one.text for one in found] == ['{"order": [1]}', "[2] > [1]"]
-
-
 def test_settings_are_checked() -> None:
     model = FakeListChatModel(responses=["x"])
     with pytest.raises(InputError, match="max_concurrency: at least 1, not 0"):
@@ -95,33 +200,12 @@ def test_settings_are_checked() -> None:
 
 def test_identity_needs_parameters() -> None:
     assert ChatLLM(FakeListChatModel(responses=["x"])).identity != ChatLLM(FakeListChatModel(responses=["y"])).identity
+    model = FakeListChatModel(responses=["x"])
+    assert len({ChatLLM(model, top_logprobs=top).identity for top in (None, 5, 20)}) == 3
     for model in (GenericFakeChatModel(messages=iter([])), RunnableLambda(lambda _: "x")):
         with pytest.raises(InputError, match=r"name: .* pass a name"):
             _ = ChatLLM(model).identity
     assert ChatLLM(FakeChatModel()).identity
-
-
-@pytest.mark.parametrize(
-    ("text", "labels", "expected"),
-    [
-        ("B", ["A", "B"], 1),
-        (" **b**.", ["A", "B"], 1),
-        ("[2]", ["1", "2", "12"], 1),
-        ("12", ["1", "2", "12"], 2),
-        ("<think>A or B? A.</think>\nB", ["A", "B"], 1),
-        ("The best is B.", ["A", "B"], 1),
-        ("A passage about bees: B", ["A", "B"], None),
-        ("Yes, there is no doubt", ["yes", "no"], 0),
-        ("yes", ["Yes", "no"], 0),
-        ("a", ["a", "A"], 0),
-        ("", ["A", "B"], None),
-        ("nothing of the kind", ["A", "B"], None),
-        ("A, then B", ["A", "B"], 0),
-        ("non", ["no", "yes"], None),
-    ],
-)
-def test_the_label_that_an_answer_names(text: str, labels: list[str], expected: int | None) -> None:
-    assert named(text, labels) == expected
 
 
 def test_tokens_that_spell_a_label_add_up() -> None:

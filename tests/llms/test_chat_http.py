@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage, HumanMessage
-from pydantic import BaseModel
 
-from ragkit.llms.base import Cost, LabelScores
+from ragkit.llms.base import Completion, Cost, LabelScores
 from ragkit.llms.chat import ChatLLM
 
 openai = pytest.importorskip("langchain_openai", reason="langchain-openai is not installed: pip install 'ragkit[openai]'")
@@ -120,11 +118,11 @@ async def test_probabilities_are_asked_for_only_where_labels_are_scored(chat_ser
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("refused", [False, True])
-async def test_without_probabilities_the_label_that_is_named_counts(chat_server: Any, asynchronous: bool, refused: bool) -> None:
-    """Whether the provider leaves the log-probabilities out or refuses to be asked, it is asked for them in one call only."""
+async def test_without_probabilities_answers_are_written(chat_server: Any, asynchronous: bool, refused: bool) -> None:
+    """Whether the provider leaves the log-probabilities out or refuses to be asked, it is asked for them once."""
 
-    def answer(body: dict[str, Any]) -> str | int:
-        return 400 if refused and "logprobs" in body else "The best passage is B."
+    def answer(body: dict[str, Any]) -> str | tuple[int, str]:
+        return (400, "logprobs is not supported") if refused and "logprobs" in body else "The best passage is B."
 
     with chat_server(answer) as server:
         llm, scores = ChatLLM(chat(server)), []
@@ -132,9 +130,9 @@ async def test_without_probabilities_the_label_that_is_named_counts(chat_server:
             labels = [["A", "B"]] * 2
             scores.append(await llm.ascore_labels(prompts(2), labels) if asynchronous else llm.score_labels(prompts(2), labels))
     first = Cost(2, 7, 2) if refused else Cost(2, 14, 4)
-    assert scores[0] == [LabelScores((-math.inf, 0.0), first, parsed=True)] * 2
-    assert scores[1] == [LabelScores((-math.inf, 0.0), Cost(1, 7, 2), parsed=True)] * 2
-    assert len(server.bodies) == 6
+    once = Completion("The best passage is B.", Cost(1, 7, 2))
+    assert scores == [[once._replace(cost=first), once], [once, once]]
+    assert [("logprobs" in body) for body in server.bodies] == [True, *[False] * 4]
 
 
 def test_a_failure_is_not_taken_for_a_refusal(chat_server: Any) -> None:
@@ -151,25 +149,9 @@ def test_first_tokens_that_spell_no_label_are_followed_by_a_written_answer(chat_
 
     with chat_server(answer) as server:
         llm = ChatLLM(chat(server))
-        for _ in range(2):
-            (found,) = llm.score_labels(prompts(1), [["1", "2"]])
-            assert found == LabelScores((-math.inf, 0.0), Cost(2, 14, 4), parsed=True)
-    assert [("logprobs" in body) for body in server.bodies] == [True, False] * 2
-
-
-class Ranking(BaseModel):
-    """A ranking."""
-
-    order: list[int]
-
-
-def test_structured_answers_are_json(chat_server: Any) -> None:
-    with chat_server(lambda body: '{"order": [2, 1]}' if "response_format" in body else "no") as server:
-        structured = ChatLLM(chat(server)).structured(Ranking)
-        assert structured is not None
-        (found,) = structured.generate(prompts(1))
-    assert re.sub(r"\s", "", found.text) == '{"order":[2,1]}'
-    assert found.cost == Cost(1, 7, 2)
+        found = [llm.score_labels(prompts(1), [["1", "2"]])[0] for _ in range(2)]
+    assert found == [Completion("[2]", Cost(2, 14, 4)), Completion("[2]", Cost(1, 7, 2))]
+    assert [("logprobs" in body) for body in server.bodies] == [True, False, False]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

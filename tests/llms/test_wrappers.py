@@ -7,6 +7,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pydantic import ValidationError
 
 from ragkit.errors import InputError, RagkitError
-from ragkit.llms.base import LLM, Completion, Cost, LabelScores, ScoresText, TextScore
-from ragkit.llms.budget import Budget
+from ragkit.llms.base import LLM, Completion, Cost, DeadlineError, LabelScores, RequestError, ScoresText, TextScore
+from ragkit.llms.budget import Budget, Spending
 from ragkit.llms.cached import Cached
 from ragkit.llms.chat import ChatLLM
 from ragkit.llms.metered import Metered, Totals
@@ -42,29 +43,29 @@ class Echo:
         self.configs += configs or []
         return [RagkitError("failed") if "fail" in text else make(i, text) for i, text in enumerate(texts)]
 
-    def generate(self, prompts: Any, configs: Any = None) -> Any:
+    def generate(self, prompts: Any, configs: Any = None, until: Any = None) -> Any:
         return self._each(prompts, configs, lambda _, text: Completion(text.upper(), Cost(1, len(text), 2)))
 
-    def score_labels(self, prompts: Any, labels: Any, configs: Any = None) -> Any:
+    def score_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> Any:
         def scores(i: int, _: str) -> LabelScores:
-            return LabelScores(tuple(-math.inf if label == "no" else -0.1 for label in labels[i]), Cost(2), parsed=True)
+            return LabelScores(tuple(-math.inf if label == "no" else -0.1 for label in labels[i]), Cost(2))
 
         return self._each(prompts, configs, scores)
 
-    async def agenerate(self, prompts: Any, configs: Any = None) -> Any:
+    async def agenerate(self, prompts: Any, configs: Any = None, until: Any = None) -> Any:
         return self.generate(prompts, configs)
 
-    async def ascore_labels(self, prompts: Any, labels: Any, configs: Any = None) -> Any:
+    async def ascore_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> Any:
         return self.score_labels(prompts, labels, configs)
 
 
 class EchoOfText(Echo):
     """One that scores texts, too."""
 
-    def query_likelihood(self, prompts: Any, continuations: Any, configs: Any = None) -> Any:
+    def query_likelihood(self, prompts: Any, continuations: Any, configs: Any = None, until: Any = None) -> Any:
         return self._each(prompts, configs, lambda i, _: TextScore(-float(len(continuations[i])), Cost(1, 3, 4)))
 
-    async def aquery_likelihood(self, prompts: Any, continuations: Any, configs: Any = None) -> Any:
+    async def aquery_likelihood(self, prompts: Any, continuations: Any, configs: Any = None, until: Any = None) -> Any:
         return self.query_likelihood(prompts, continuations, configs)
 
 
@@ -249,7 +250,7 @@ async def test_cancelling_reaches_the_model(tmp_path: Path) -> None:
             super().__init__()
             self.started, self.cancelled = asyncio.Event(), False
 
-        async def agenerate(self, prompts: Any, configs: Any = None) -> Any:
+        async def agenerate(self, prompts: Any, configs: Any = None, until: Any = None) -> Any:
             self.started.set()
             try:
                 await asyncio.sleep(60)
@@ -268,6 +269,26 @@ async def test_cancelling_reaches_the_model(tmp_path: Path) -> None:
     assert llm.totals.seconds > 0
 
 
+def test_what_failed_is_counted_with_what_it_cost(tmp_path: Path) -> None:
+    class Fails(Echo):
+        def generate(self, prompts: Any, configs: Any = None, until: Any = None) -> Any:
+            return [RequestError("no", Cost(2, 5, 6)), DeadlineError(), DeadlineError(Cost()), InputError("too long")]
+
+    llm = Metered(Cached(Fails(), tmp_path / "answers"))
+    llm.generate(users("a", "b", "c", "d"))
+    assert llm.totals._replace(seconds=0) == Totals(3, 5, 6, 0, 4, 0, 0)
+
+
+def test_written_answers_are_remembered_among_scores(tmp_path: Path) -> None:
+    class Writes(Echo):
+        def score_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> Any:
+            return [Completion("B", Cost(1, 2, 3)) for _ in prompts]
+
+    for cached in (False, True):
+        found = Cached(Writes(), tmp_path / "answers").score_labels(users("a"), [["A", "B"]])
+        assert found == [Completion("B", Cost(1, 2, 3, cached))]
+
+
 COSTS = st.builds(
     Cost,
     st.integers(0, 5),
@@ -283,43 +304,38 @@ BUDGETS = st.builds(
 )
 
 
-@given(BUDGETS, st.lists(st.tuples(COSTS, st.floats(0, 20))), st.integers(0, 50), st.integers(0, 100))
-def test_a_budget_allows_what_is_left_of_it(budget: Budget, costs: list[tuple[Cost, float]], n: int, each: int) -> None:
-    now = [1000.0]
-    spending = budget.start(lambda: now[0])
-    previous = spending.allows(n, each)
-    for cost, seconds in costs:
+PLANS = st.builds(Cost, st.integers(1, 20), st.none() | st.integers(0, 500), st.none() | st.integers(0, 500))
+
+
+@given(BUDGETS, st.lists(COSTS), PLANS)
+def test_a_plan_fits_if_all_of_it_does(budget: Budget, costs: list[Cost], plan: Cost) -> None:
+    spending = Spending(budget)
+    for cost in costs:
         spending.spend(cost)
-        now[0] += seconds
-        assert spending.allows(n, each) <= previous
-        previous = spending.allows(n, each)
-    real = [cost for cost, _ in costs if not cost.cached]
-    assert spending.calls == sum(cost.calls for cost in real)
-    assert spending.tokens == sum((cost.prompt_tokens or 0) + (cost.completion_tokens or 0) for cost in real)
-    allowed = spending.allows(n, each)
-    assert 0 <= allowed <= n
-    assert spending.exhausted == (spending.allows(1) == 0)
-    left = spending.remaining_seconds
-    assert (left is None) == (budget.seconds is None)
-    if left == 0:
-        assert allowed == 0
-        return
-    # all that is allowed fits, and one more would not
-    for calls in range(n + 1):
-        fits = (budget.max_calls is None or spending.calls + calls <= budget.max_calls) and (
-            budget.max_tokens is None or spending.tokens + calls * max(each, 1) <= budget.max_tokens
-        )
-        assert fits == (calls <= allowed) or calls == 0
+    real = [cost for cost in costs if not cost.cached]
+    calls, tokens = sum(cost.calls for cost in real), sum((cost[1] or 0) + (cost[2] or 0) for cost in real)
+    lacks = spending.lacks(plan)
+    assert (lacks == "calls") == (budget.max_calls is not None and calls + plan.calls > budget.max_calls)
+    if lacks is None and budget.max_tokens is not None:
+        assert tokens + max(plan.calls, (plan.prompt_tokens or 0) + (plan.completion_tokens or 0)) <= budget.max_tokens
+    if lacks == "tokens":
+        assert budget.max_tokens is not None
+
+
+def test_tokens_that_a_plan_does_not_say_are_expected_as_before() -> None:
+    spending = Spending(Budget(max_tokens=100))
+    assert spending.lacks(Cost(100)) is None
+    spending.spend(Cost(2, 20, 6))
+    assert [spending.lacks(Cost(calls)) for calls in (5, 6)] == [None, "tokens"]
+    assert [spending.lacks(Cost(1, prompt)) for prompt in (71, 72)] == [None, "tokens"]
 
 
 def test_budgets_of_nothing_and_of_everything() -> None:
-    for nothing in (Budget(max_calls=0), Budget(max_tokens=0), Budget(seconds=0)):
-        assert nothing.start().allows(5) == 0
-        assert nothing.start().exhausted
-    free = Budget().start()
-    assert free.allows(10**9) == 10**9
-    assert not free.exhausted
-    assert free.remaining_seconds is None
+    assert Spending(Budget(max_calls=0)).lacks(Cost()) == "calls"
+    assert Spending(Budget(max_tokens=0)).lacks(Cost()) == "tokens"
+    assert Spending(Budget()).lacks(Cost(10**9)) is None
+    assert Budget().deadline() is None
+    assert 0 < Budget(seconds=60).deadline() - time.monotonic() <= 60  # type: ignore[operator]
 
 
 def test_budgets_are_checked_and_never_change() -> None:
@@ -329,10 +345,9 @@ def test_budgets_are_checked_and_never_change() -> None:
     budget = Budget(max_calls=3)
     with pytest.raises(ValidationError):
         budget.max_calls = 4
-    one, other = budget.start(), budget.start()
+    one, other = Spending(budget), Spending(budget)
     one.spend(Cost(3))
-    assert one.exhausted
-    assert other.allows(9) == 3
+    assert (one.lacks(Cost()), other.lacks(Cost(3))) == ("calls", None)
 
 
 @pytest.mark.parametrize("kind", ["metered", "cached"])

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from langchain_core.documents import Document
 from torch import nn
 
 from ragkit import InputError, ProvenceModel
 from ragkit.documents.model import Unit
-from ragkit.documents.sentences import split_sentences
+from ragkit.documents.sentences import units_of
 from ragkit.provence.checkpoints import load_checkpoint
 from ragkit.provence.int8 import Int8Linear, check_int8, to_int8
 from ragkit.provence.model import SHIPPED
@@ -22,7 +23,13 @@ TEXT = (
     "The lighthouse stands on a cliff above the bay. It was built in 1874 by a local mason. Tourists climb its stairs in summer. "
     "The lamp burns oil from whales no longer. A keeper lived there until 1962."
 )
-QUESTIONS = ["When was the lighthouse built?", "Who built it?", "Where is the lamp?", "What do tourists do?", "How do trains brake?"]
+QUESTIONS = [
+    "When was the lighthouse built?",
+    "Who built it?",
+    "Where is the lamp?",
+    "What do tourists do?",
+    "How do trains brake?",
+]
 shipped = pytest.mark.skipif(not (SHIPPED / "config.json").is_file(), reason="the shipped model is not there")
 
 
@@ -112,7 +119,7 @@ def test_every_linear_layer_is_replaced_and_nothing_else() -> None:
 @shipped
 @int8
 def test_judgements_agree_with_float32() -> None:
-    units = tuple(Unit(start, end) for start, end in split_sentences(TEXT, "en"))
+    units = units_of(Document(TEXT))
     pairs = [Pair(question, TEXT, units) for question in QUESTIONS]
     exact, fast = (ProvenceModel.from_pretrained(device="cpu", dtype=dtype) for dtype in ("float32", "int8"))
     rounding, threshold = exact.family.rounding, exact.family.threshold

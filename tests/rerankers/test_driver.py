@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragkit.errors import RagkitError
-from ragkit.llms.base import Cost
+from ragkit.llms.base import Cost, DeadlineError
 from ragkit.llms.budget import Budget
 from ragkit.rerankers.driver import Asked, Driven, Job, Note, Verdict, adrive, drive
-from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order, Question, Ranked, Round, Staged, Strategy
+from ragkit.rerankers.driver import Judge as AnyJudge
+from ragkit.rerankers.strategies.base import Choose, Compare, Grade, Order, Question, Ranked, Round, Strategy
 from ragkit.rerankers.strategies.pairwise import sliding
 from ragkit.rerankers.strategies.pointwise import pointwise
 from ragkit.rerankers.strategies.setwise import heapsort
@@ -28,7 +28,7 @@ COST = Cost(1, 10, 2)
 BEST = Choose((0, 1))
 
 
-class Judge:
+class Judge(AnyJudge[Any]):
     """Says what `say` does about a task and a question; remembers how much it was asked at a time."""
 
     def __init__(self, say: Callable[[Any, Any], Verdict], delay: float = 0.0) -> None:
@@ -38,11 +38,11 @@ class Judge:
         self.begun = 0
         self.cancelled = 0
 
-    def judge(self, asked: Sequence[Asked[Any]]) -> list[Verdict]:
+    def judge(self, asked: Sequence[Asked[Any]], until: float | None = None) -> list[Verdict]:
         self.batches.append(len(asked))
         return [self.say(task, question) for task, question in asked]
 
-    async def ajudge(self, asked: Sequence[Asked[Any]]) -> list[Verdict]:
+    async def ajudge(self, asked: Sequence[Asked[Any]], until: float | None = None) -> list[Verdict]:
         self.begun += 1
         try:
             await asyncio.sleep(self.delay)
@@ -71,7 +71,7 @@ def both(jobs: Callable[[], list[Job[Any]]], say: Callable[[Any, Any], Verdict],
     for result, other in zip(results, others, strict=True):
         if isinstance(result, Driven):
             assert isinstance(other, Driven)
-            assert (result.ranked, result.stopped, result.notes) == (other.ranked, other.stopped, other.notes)
+            assert result._replace(usage={}) == other._replace(usage={})
             assert {**result.usage, "seconds": 0} == {**other.usage, "seconds": 0}
             json.dumps(result.usage)
         else:
@@ -139,7 +139,7 @@ def test_the_rounds_of_all_user_questions_are_asked_at_once() -> None:
 
 async def test_no_user_question_waits_for_another_in_the_async_form() -> None:
     class Uneven(Judge):
-        async def ajudge(self, asked: Sequence[Asked[Any]]) -> list[Verdict]:
+        async def ajudge(self, asked: Sequence[Asked[Any]], until: float | None = None) -> list[Verdict]:
             done.append(asked[0].task)
             if done.count("fast") == 4:
                 finished.set()
@@ -191,40 +191,105 @@ def test_every_user_question_has_the_whole_budget() -> None:
     assert [(result.stopped, result.usage["calls"]) for result in results] == [(None, 4), (None, 5), ("calls", 0)]
 
 
-async def test_a_judge_that_hangs_is_cancelled_at_the_deadline() -> None:
-    class Hangs(Judge):
-        async def ajudge(self, asked: Sequence[Asked[Any]]) -> list[Verdict]:
-            self.delay = 60.0 if self.batches and asked[0].task == "hangs" else 0.0
-            return await super().ajudge(asked)
+class Punctual(Judge):
+    """Needs `seconds(question)` for each question, all at once, and returns with what it has at the deadline."""
 
-    judge, began = Hangs(by_number), time.monotonic()
-    hung, well = await adrive([Job("hangs", sliding(9, 2)), Job("well", pointwise(9, 2))], judge, Budget(seconds=1))
-    assert time.monotonic() - began < 20
-    assert isinstance(hung, Driven)
-    assert isinstance(well, Driven)
-    assert judge.cancelled == 1
-    assert (hung.stopped, well.stopped) == ("deadline", None)
-    assert list(hung.ranked.order) == [0, 1, 2, 3, 4, 5, 6, 8, 7]
-    assert (hung.usage["rounds"], hung.usage["calls"], hung.usage["failures"]) == (2, 4, 2)
+    def __init__(self, seconds: Callable[[Any, Any], float], sent: int = 10**6) -> None:
+        super().__init__(by_number)
+        self.seconds, self.sent = seconds, sent
+
+    def judge(self, asked: Sequence[Asked[Any]], until: float | None = None) -> list[Verdict]:
+        assert until is not None
+        self.batches.append(len(asked))
+        needed = [self.seconds(*one) for one in asked]
+        left = until - time.monotonic()
+        time.sleep(max(0.0, min([left, max(needed)])))
+        costs = [Cost(int(at < self.sent)) for at in range(len(asked))]
+        return [
+            self.say(*one) if seconds <= left else Verdict(None, cost, DeadlineError(cost))
+            for one, seconds, cost in zip(asked, needed, costs, strict=True)
+        ]
+
+    async def ajudge(self, asked: Sequence[Asked[Any]], until: float | None = None) -> list[Verdict]:
+        return await asyncio.to_thread(self.judge, asked, until)
 
 
-def test_a_judge_that_hangs_is_left_to_itself_in_the_sync_form() -> None:
-    release, ended = threading.Event(), threading.Event()
+def at_the_deadline(jobs: Callable[[], list[Job[Any]]], judge: Callable[[], Judge], **settings: Any) -> list[Any]:
+    """The results of the sync form, which the async form gives as well."""
+    budget = Budget(seconds=0.5)
+    results = drive(jobs(), judge(), budget, **settings)
+    others = asyncio.run(adrive(jobs(), judge(), budget, **settings))
+    assert [repr(one._replace(usage={}) if isinstance(one, Driven) else one) for one in results] == [
+        repr(one._replace(usage={}) if isinstance(one, Driven) else one) for one in others
+    ]
+    return results
 
-    def say(task: Any, question: Any) -> Verdict:
-        if question == Compare(6, 8):
-            release.wait(60)
-            ended.set()
-        return by_number(task, question)
 
-    began = time.monotonic()
-    (result,) = drive([Job("task", sliding(9, 2))], Judge(say), Budget(seconds=1))
-    assert time.monotonic() - began < 20
-    release.set()
-    assert isinstance(result, Driven)
+def test_answers_that_came_before_the_deadline_count() -> None:
+    hangs = lambda task, question: 60.0 if task == "hangs" and question in (Grade(1), Grade(4)) else 0.0  # noqa: E731
+    jobs = lambda: [Job("hangs", pointwise(6, 6)), Job("well", pointwise(6, 6))]  # noqa: E731
+    hung, well = at_the_deadline(jobs, lambda: Punctual(hangs))
+    assert (hung.stopped, hung.usage["stopped"], hung.learnt) == ("deadline", "deadline", True)
+    assert hung.ranked.order.index(5) < hung.ranked.order.index(3) < hung.ranked.order.index(0)
+    assert (hung.usage["rounds"], hung.usage["calls"], hung.usage["failures"]) == (1, 6, 2)
+    assert [note.question for note in hung.notes] == [Grade(1), Grade(4)]
+    assert (well.stopped, well.ranked.order, well.usage["failures"]) == (None, [5, 4, 3, 2, 1, 0], 0)
+
+
+def test_a_strategy_that_would_go_on_ends_at_the_deadline() -> None:
+    hangs = lambda task, question: 60.0 if question == Compare(6, 8) else 0.0  # noqa: E731
+    [result] = at_the_deadline(lambda: [Job("task", sliding(9, 2))], lambda: Punctual(hangs))
     assert (result.stopped, list(result.ranked.order)) == ("deadline", [0, 1, 2, 3, 4, 5, 6, 8, 7])
-    assert (result.usage["rounds"], result.usage["calls"], result.usage["failures"]) == (2, 4, 2)
-    assert ended.wait(20)
+    assert (result.usage["rounds"], result.usage["calls"], result.usage["failures"]) == (2, 4, 1)
+
+
+def test_of_requests_that_were_never_sent_no_call_is_counted() -> None:
+    [result] = at_the_deadline(lambda: [Job("task", pointwise(8, 8))], lambda: Punctual(lambda task, question: 60.0, sent=3))
+    assert (result.usage["calls"], result.usage["failures"], result.learnt) == (3, 8, False)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_deadline_is_a_failure_if_failures_are_to_be_raised(seconds: float) -> None:
+    """Whether it comes while a round is under way, or between two."""
+    judge = lambda: Punctual(lambda task, question: seconds)  # noqa: E731
+    for budget in (Budget(seconds=0), Budget(seconds=0.2)):
+        if seconds or budget.seconds == 0:
+            (result,) = drive([Job("task", sliding(9, 2))], judge(), budget, "raise")
+            (other,) = asyncio.run(adrive([Job("task", sliding(9, 2))], judge(), budget, "raise"))
+            assert isinstance(result, DeadlineError)
+            assert isinstance(other, DeadlineError)
+
+
+class Planned(Judge):
+    """Says what it will take."""
+
+    def __init__(self, plan: Callable[[int], Cost]) -> None:
+        super().__init__(by_number)
+        self.cost = plan
+
+    def plan(self, asked: Sequence[Asked[Any]]) -> Cost:
+        return self.cost(len(asked))
+
+
+def test_the_calls_that_a_judge_may_need_are_reserved() -> None:
+    twice = lambda: Planned(lambda n: Cost(2 * n))  # noqa: E731
+    for most, asked in ((10, True), (9, False)):
+        [result] = drive([Job("task", pointwise(5, 5))], twice(), Budget(max_calls=most))
+        assert isinstance(result, Driven)
+        assert (result.stopped, result.usage["rounds"]) == ((None, 1) if asked else ("calls", 0))
+
+
+def test_the_first_round_too_must_fit_into_the_tokens_that_are_left() -> None:
+    for most, asked in ((500, True), (499, False)):
+        judge = Planned(lambda n: Cost(n, 100 * n))
+        [result] = drive([Job("task", pointwise(5, 5))], judge, Budget(max_tokens=most))
+        assert isinstance(result, Driven)
+        assert (result.stopped, judge.batches) == ((None, [5]) if asked else ("tokens", []))
+
+
+def test_a_judge_that_cannot_plan_fails_the_user_question() -> None:
+    [result] = drive([Job("task", pointwise(5, 5))], Planned(lambda n: Cost(n // 0)), Budget(max_calls=5))
+    assert isinstance(result, ZeroDivisionError)
 
 
 def test_a_timeout_of_the_judges_own_is_no_deadline() -> None:
@@ -256,7 +321,7 @@ async def test_cancelling_cancels_what_is_pending() -> None:
 
 async def test_a_judge_that_cancels_itself_fails_its_user_question_only() -> None:
     class Cancels(Judge):
-        async def ajudge(self, asked: Sequence[Asked[Any]]) -> list[Verdict]:
+        async def ajudge(self, asked: Sequence[Asked[Any]], until: float | None = None) -> list[Verdict]:
             if asked[0].task == "bad":
                 raise asyncio.CancelledError
             return self.judge(asked)
@@ -313,7 +378,7 @@ async def test_what_a_judge_raises_fails_those_it_was_asked_about() -> None:
 
 def test_too_few_verdicts_are_a_defect_of_the_judge() -> None:
     class Short(Judge):
-        def judge(self, asked: Sequence[Asked[Any]]) -> list[Verdict]:
+        def judge(self, asked: Sequence[Asked[Any]], until: float | None = None) -> list[Verdict]:
             return super().judge(asked)[1:]
 
     (result,) = drive([Job("task", pointwise(3, 3))], Short(by_number))
@@ -336,7 +401,6 @@ def test_notes_come_with_their_questions() -> None:
         (BEST, [1, 0]),
         (Order((4, 2, 7)), (7, 4, 2)),
         (Order((4, 2, 7), 1), [2, 7, 4]),
-        (Staged(1, Staged(0, Order((4, 2)))), (2, 4)),
     ],
 )
 def test_answers_of_the_right_shape_reach_the_strategy(question: Any, answer: Any) -> None:
@@ -359,7 +423,6 @@ def test_numbers_of_numpy_arrive_as_plain_ones() -> None:
         *[(Compare(0, 1), answer) for answer in (None, "A", -0.1, 1.1, math.nan, (1.0, 0.0))],
         *[(BEST, answer) for answer in (None, 1.0, (1.0,), (1.0, 2.0, 3.0), (1.0, math.nan), (1.0, -math.inf), "AB", ("A", "B"))],
         *[(Order((4, 2, 7)), answer) for answer in (None, (4, 2), (4, 2, 2), (4, 2, 7, 7), (0, 1, 2), ("4", "2", "7"), 4.0)],
-        (Staged(1, BEST), (1.0,)),
     ],
 )
 def test_answers_of_another_shape_are_failures(question: Any, answer: Any) -> None:

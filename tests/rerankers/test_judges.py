@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ragkit.llms.base import Completion, Cost, LabelScores, TextScore
+from ragkit.llms.base import Completion, Cost, DeadlineError, LabelScores, TextScore
 from ragkit.prompting import load_prompt
 from ragkit.rerankers.driver import Asked, Judge, Verdict
 from ragkit.rerankers.forms import Best, First, Form, Graded, Pair, Shown, YesNo
@@ -28,26 +28,26 @@ class Scripted:
         self.texts, self.scores = list(texts), list(scores)
         self.asked: list[tuple[str, Any, Any]] = []
 
-    def generate(self, prompts: Any, configs: Any = None) -> list[Any]:
+    def generate(self, prompts: Any, configs: Any = None, until: Any = None) -> list[Any]:
         self.asked += [("generate", *request) for request in zip(prompts, configs, strict=True)]
         return [text if isinstance(text, Exception) else Completion(text, COST) for text in (self.texts.pop(0) for _ in prompts)]
 
-    def score_labels(self, prompts: Any, labels: Any, configs: Any = None) -> list[Any]:
+    def score_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> list[Any]:
         self.asked += [("score_labels", *request) for request in zip(prompts, labels, strict=True)]
         found = [self.scores.pop(0) for _ in prompts]
         return [scores if isinstance(scores, Exception) else LabelScores(tuple(scores), COST) for scores in found]
 
-    def query_likelihood(self, prompts: Any, continuations: Any, configs: Any = None) -> list[Any]:
+    def query_likelihood(self, prompts: Any, continuations: Any, configs: Any = None, until: Any = None) -> list[Any]:
         self.asked += [("query_likelihood", *request) for request in zip(prompts, continuations, strict=True)]
         return [TextScore(self.scores.pop(0), COST) for _ in prompts]
 
-    async def agenerate(self, prompts: Any, configs: Any = None) -> list[Any]:
+    async def agenerate(self, prompts: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return self.generate(prompts, configs)
 
-    async def ascore_labels(self, prompts: Any, labels: Any, configs: Any = None) -> list[Any]:
+    async def ascore_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return self.score_labels(prompts, labels, configs)
 
-    async def aquery_likelihood(self, prompts: Any, continuations: Any, configs: Any = None) -> list[Any]:
+    async def aquery_likelihood(self, prompts: Any, continuations: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return self.query_likelihood(prompts, continuations, configs)
 
 
@@ -177,6 +177,28 @@ def test_reasoning_keeps_the_chain_and_judges_behind_it() -> None:
     assert labels == ("yes", "no")
     assert [message.type for message in prompt] == ["system", "human", "ai", "human"]
     assert prompt[2].content == "thoughts"
+
+
+def test_a_chain_without_scores_at_the_deadline_speaks_for_itself() -> None:
+    def judge(model: Any) -> ReasoningJudge:
+        return ReasoningJudge(model, load_prompt(ReasoningJudge.prompt), load_prompt("rerank_reasoning_verdict"))
+
+    late = DeadlineError()
+    model = lambda: Scripted("It fits.\nAnswer: yes", "hm", scores=[late, late])  # noqa: E731
+    fits, unread = sync_and_async(judge, model, Grade(0), Grade(1))
+    assert (fits.answer, fits.error, fits.cost) == (1.0, None, COST)
+    assert (unread.answer, unread.error, unread.cost, unread.note) == (None, late, COST, "hm")
+
+
+def test_a_written_answer_in_place_of_scores_is_read_by_the_form() -> None:
+    class Writes(Scripted):
+        def score_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> list[Any]:
+            return [Completion("はい", COST), Completion("who knows", COST)]
+
+    make = lambda model: ScoreJudge(model, load_prompt(YesNo.prompt), YesNo())  # noqa: E731
+    yes, unread = sync_and_async(make, Writes, Grade(0), Grade(1))
+    assert (yes.answer, yes.cost) == (1.0, COST)
+    assert (unread.answer, unread.cost) == (None, COST)
 
 
 def test_reasoning_by_its_own_last_word() -> None:

@@ -40,6 +40,7 @@ from ragkit import (
 from ragkit.chains.config import STAGES, PipelineConfig, build_pipeline
 from ragkit.compressor import Task
 from ragkit.llms.base import Completion, Cost, LabelScores, TextScore
+from ragkit.rerankers.base import Reranker
 from ragkit.rerankers.llm import LLMReranker
 
 WORTH = re.compile(r"worth (\d+)")
@@ -107,7 +108,7 @@ class Chat(BaseChatModel):
 class Scores:
     """A model of ragkit's own kind that gives truthful probabilities, graded ones."""
 
-    def score_labels(self, prompts: Any, labels: Any, configs: Any = None) -> list[Any]:
+    def score_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return [LabelScores(self._scores(prompt_text(p), its), Cost(1, 50, 1)) for p, its in zip(prompts, labels, strict=True)]
 
     def _scores(self, prompt: str, labels: Sequence[str]) -> tuple[float, ...]:
@@ -116,19 +117,19 @@ class Scores:
             return tuple(float(worth(lines[label])) for label in labels)
         return tuple(-abs(worth(prompt) / 8 - grade) for grade in range(5)) if "4" in labels else (worth(prompt) / 20, 0.0)
 
-    def generate(self, prompts: Any, configs: Any = None) -> list[Any]:
+    def generate(self, prompts: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return [Completion(truth(prompt_text(prompt)), Cost(1, 50, 20)) for prompt in prompts]
 
-    def query_likelihood(self, prompts: Any, continuations: Any, configs: Any = None) -> list[Any]:
+    def query_likelihood(self, prompts: Any, continuations: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return [TextScore(worth(prompt_text(prompt)) - 100.0, Cost(1, 50, 5)) for prompt in prompts]
 
-    async def ascore_labels(self, prompts: Any, labels: Any, configs: Any = None) -> list[Any]:
+    async def ascore_labels(self, prompts: Any, labels: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return self.score_labels(prompts, labels)
 
-    async def agenerate(self, prompts: Any, configs: Any = None) -> list[Any]:
+    async def agenerate(self, prompts: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return self.generate(prompts)
 
-    async def aquery_likelihood(self, prompts: Any, continuations: Any, configs: Any = None) -> list[Any]:
+    async def aquery_likelihood(self, prompts: Any, continuations: Any, configs: Any = None, until: Any = None) -> list[Any]:
         return self.query_likelihood(prompts, continuations)
 
 
@@ -143,6 +144,10 @@ def best(count: int, k: int) -> list[str]:
 
 def ids(found: Sequence[Document]) -> list[Any]:
     return [document.id for document in found]
+
+
+def scores_of(outcome: Any) -> list[Any]:
+    return [document.metadata.get("relevance_score") for document in outcome.documents]
 
 
 def timeless(usage: Any) -> Any:
@@ -274,6 +279,33 @@ def test_documents_that_are_all_the_same_even_by_id_come_back_as_many_as_they_we
     docs = [Document(id="same", page_content="worth 3", metadata={"place": place}) for place in range(7)]
     outcome = both_ways(kind(llm=Scores(), **settings), docs)
     assert sorted(document.metadata["place"] for document in outcome.documents) == list(range(7))
+
+
+def test_a_document_that_comes_twice_is_shown_once_and_follows_its_first() -> None:
+    model = Chat()
+    first, *others = documents(5)
+    again = Document(id=first.id, page_content="worth 999", metadata={"v": 999})
+    outcome = both_ways(ListwiseReranker(llm=model, method="full"), [first, *others, again])
+    at = ids(outcome.documents).index(first.id)
+    assert ids(outcome.documents) == [*best(5, at + 1), *best(5, 5)[at:]]
+    assert [document.metadata["v"] for document in outcome.documents[at : at + 2]] == [first.metadata["v"], 999]
+    assert not any("999" in prompt for prompt in model.asked)
+
+
+@pytest.mark.parametrize("settings", [{"method": "yes-no"}, {"method": "reasoning"}, {"method": "reasoning", "answers": "text"}])
+@pytest.mark.parametrize("most", range(4, 15, 2))
+def test_no_more_calls_are_made_than_the_budget_allows(settings: dict[str, Any], most: int) -> None:
+    model = Chat()
+    reranker = PointwiseReranker(llm=model, budget={"max_calls": most}, **settings)
+    [outcome] = reranker.outcomes([{"documents": documents(6), "query": "q"}])
+    assert outcome.usage["calls"] == len(model.asked) <= most
+    assert (outcome.usage.get("stopped") == "calls") == (not model.asked)
+
+
+def test_a_prompt_that_is_longer_than_the_tokens_left_is_never_sent() -> None:
+    model = Chat()
+    [outcome] = ListwiseReranker(llm=model, budget={"max_tokens": 60}).outcomes([{"documents": documents(9), "query": "q"}])
+    assert (model.asked, outcome.usage["stopped"]) == ([], "tokens")
 
 
 USELESS = ["", "我无法回答", "[7777] > [8888]", "<think>hm", "\x00", "Z", RuntimeError("boom"), TimeoutError()]
@@ -581,10 +613,83 @@ class TestCascade:
         assert [usage["calls"] for usage in outcome.usage["stages"]] == [20, 1]
         assert outcome.documents[1].metadata["relevance_score"] == 0.5
 
-    def test_nothing_is_lost_even_by_stages_that_cut(self) -> None:
-        cut = PointwiseReranker(llm=Scores(), method="yes-no", top_k=2)
-        outcome = both_ways(CascadeReranker(stages=[cut, SetwiseReranker(llm=Scores(), top_k=1)], depths=[5]), documents(9))
-        assert ids(outcome.documents) == best(9, 9)
+    def test_a_stage_puts_as_many_in_front_as_its_own_top_k_says(self) -> None:
+        docs = documents(9)
+        front = PointwiseReranker(llm=Scores(), method="yes-no", top_k=2)
+        outcome = both_ways(CascadeReranker(stages=[front, SetwiseReranker(llm=Scores(), top_k=1)], depths=[5]), docs)
+        assert ids(outcome.documents) == [*best(9, 2), *(id for id in ids(docs) if id not in best(9, 2))]
+        assert scores_of(outcome) == [1 / rank for rank in range(1, 10)]
+
+    def test_a_stage_without_a_top_k_is_asked_for_what_is_still_needed(self) -> None:
+        asked: list[Any] = []
+
+        class Spy(ListwiseReranker):
+            def strategy(self, n: int, k: int) -> Any:
+                asked.append((n, k))
+                return super().strategy(n, k)
+
+        def stage(top_k: int | None = None) -> Spy:
+            return Spy(llm=Chat(), top_k=top_k)
+
+        cascade = CascadeReranker(stages=[stage(), stage(4), stage()], depths=[7, 5], top_k=3)
+        asked.clear()
+        cascade.invoke({"documents": documents(9), "query": "q"})
+        assert asked == [(9, 7), (7, 4), (5, 3)]
+
+    @pytest.mark.parametrize("failing", ["unreadable", "raises", "no budget"])
+    def test_a_stage_that_learns_nothing_might_as_well_not_be_there(self, failing: str) -> None:
+        docs = [
+            Document(id=d.id, page_content=d.page_content, metadata={**d.metadata, "relevance_score": 9.0 - at})
+            for at, d in enumerate(documents(9))
+        ]
+        useless = {
+            "unreadable": ListwiseReranker(llm=Chat(say=lambda _: "no idea")),
+            "raises": ListwiseReranker(llm=Chat(say=lambda _: RuntimeError("boom")), on_failure="raise"),
+            "no budget": ListwiseReranker(llm=Chat(), budget={"max_calls": 0}),
+        }[failing]
+        graded = PointwiseReranker(llm=Scores(), method="yes-no")
+        alone = both_ways(graded, docs)
+        assert len(set(scores_of(alone))) == 9
+        for stages in ([graded, useless], [useless, graded], [useless, graded, useless]):
+            outcome = both_ways(CascadeReranker(stages=stages, depths=[9] * (len(stages) - 1)), docs)
+            assert (ids(outcome.documents), scores_of(outcome)) == (ids(alone.documents), scores_of(alone))
+        outcome = both_ways(CascadeReranker(stages=[useless, useless], depths=[5], top_k=6), docs)
+        assert (ids(outcome.documents), scores_of(outcome)) == (ids(docs[:6]), [9.0, 8.0, 7.0, 6.0, 5.0, 4.0])
+
+    def test_scores_of_a_stage_that_did_not_see_all_are_ranks(self) -> None:
+        useless = ListwiseReranker(llm=Chat(say=lambda _: "no idea"))
+        graded = PointwiseReranker(llm=Scores(), method="yes-no")
+        outcome = both_ways(CascadeReranker(stages=[useless, graded], depths=[4]), documents(6))
+        assert scores_of(outcome) == [1 / rank for rank in range(1, 7)]
+
+    def test_one_budget_for_all_stages(self) -> None:
+        stages = [PointwiseReranker(llm=Scores(), method="yes-no"), ListwiseReranker(llm=Chat()), ListwiseReranker(llm=Chat())]
+        for limit, calls in ((12, [9, 1, 1]), (10, [9, 1, 0]), (9, [9, 0, 0]), (8, [0, 1, 1]), (0, [0, 0, 0])):
+            outcome = both_ways(CascadeReranker(stages=stages, depths=[4, 3], budget={"max_calls": limit}), documents(9))
+            assert [usage["calls"] for usage in outcome.usage["stages"]] == calls
+            assert (outcome.usage.get("stopped") == "calls") == (calls != [9, 1, 1])
+        nothing = both_ways(CascadeReranker(stages=stages, depths=[4, 3], budget={"max_calls": 0}), documents(9))
+        assert ids(nothing.documents) == ids(documents(9))
+        tokens = both_ways(CascadeReranker(stages=stages, depths=[4, 3], budget={"max_tokens": 1}), documents(9))
+        assert (tokens.usage["calls"], tokens.usage["stopped"]) == (0, "tokens")
+
+    def test_every_question_has_the_whole_budget_and_a_stage_keeps_its_own(self) -> None:
+        stages = [ListwiseReranker(llm=Chat()), ListwiseReranker(llm=Chat(), budget={"max_calls": 0})]
+        cascade = CascadeReranker(stages=stages, depths=[4], budget={"max_calls": 2})
+        inputs = [{"documents": documents(6, seed), "query": "q"} for seed in range(3)]
+        for outcomes in (cascade.outcomes(inputs), asyncio.run(cascade.aoutcomes(inputs))):
+            assert [ids(outcome.documents) for outcome in outcomes] == [best(6, 6)] * 3
+            assert [[usage["calls"] for usage in outcome.usage["stages"]] for outcome in outcomes] == [[1, 0]] * 3
+
+    def test_after_the_deadline_no_stage_begins(self) -> None:
+        slow = ListwiseReranker(llm=Chat(seconds=0.05))
+        late = CascadeReranker(stages=[slow, slow], depths=[3], budget={"seconds": 0})
+        outcome = both_ways(late, documents(5))
+        assert (ids(outcome.documents), outcome.usage["stages"], outcome.usage["stopped"]) == (ids(documents(5)), [], "deadline")
+        [failure] = late.model_copy(update={"on_failure": "raise"}).batch(
+            [{"documents": documents(5), "query": "q"}], return_exceptions=True
+        )
+        assert "deadline" in type(failure).__name__.lower()
 
     def test_equal_ids_and_untouched_inputs(self) -> None:
         docs = [Document(id="same", page_content=f"worth {v}", metadata={"v": v}) for v in (2, 5, 1)]
@@ -604,14 +709,29 @@ class TestCascade:
         [note] = outcome.usage["stages"][0]["notes"]
         assert note["documents"] == ids(documents(5))
 
-    def test_a_stage_that_raises_fails_its_question_alone(self) -> None:
+    def test_a_stage_that_fails_is_passed_over_or_fails_its_question_alone(self) -> None:
         model = Chat(say=lambda prompt: RuntimeError("boom") if "broken" in prompt else truth(prompt))
-        stages = [ListwiseReranker(llm=model, on_failure="raise"), ListwiseReranker(llm=Chat())]
-        cascade = CascadeReranker(stages=stages, depths=[2])
+        stages = [ListwiseReranker(llm=Chat()), ListwiseReranker(llm=model, on_failure="raise")]
         inputs = [{"documents": documents(4), "query": query} for query in ("fine", "broken")]
-        good, bad = cascade.batch(inputs, return_exceptions=True)
+        good, bad = CascadeReranker(stages=stages, depths=[2], on_failure="raise").batch(inputs, return_exceptions=True)
         assert ids(good) == best(4, 4)
         assert str(bad) == "boom"
+        kept = CascadeReranker(stages=stages, depths=[2]).outcomes(inputs)
+        assert [ids(outcome.documents) for outcome in kept] == [best(4, 4)] * 2
+        assert [outcome.usage["failures"] for outcome in kept] == [0, 1]
+        assert kept[1].usage["stages"][1]["error"] == "RuntimeError: boom"
+
+    def test_a_stage_that_breaks_down_is_a_failure_too(self) -> None:
+        class Broken(Reranker):
+            def scores(self, tasks: Any) -> Any:
+                raise MemoryError("no room")
+
+        stages = [ListwiseReranker(llm=Chat()), Broken()]
+        outcome = both_ways(CascadeReranker(stages=stages, depths=[3]), documents(5))
+        assert ids(outcome.documents) == best(5, 5)
+        assert outcome.usage["stages"][1] == {"failures": 1, "error": "MemoryError: no room"}
+        with pytest.raises(MemoryError, match="no room"):
+            CascadeReranker(stages=stages, depths=[3], on_failure="raise").invoke({"documents": documents(5), "query": "q"})
 
     @pytest.mark.parametrize("count", [0, 1])
     def test_few_documents(self, count: int) -> None:

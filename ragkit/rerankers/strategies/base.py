@@ -43,17 +43,10 @@ Answer = float | tuple[float, ...] | tuple[int, ...] | None
 """None where the judge failed: a strategy then goes on as if it had seen a tie, so that the previous order stands there."""
 
 
-class Staged(NamedTuple):
-    """A question of one stage of a cascade, for the judge of that stage. In a cascade of cascades it is the outer stage."""
-
-    stage: int
-    question: Question | Staged
-
-
 class Round(NamedTuple):
     """Questions that do not depend on each other, and the best ranking so far, should these remain without answers."""
 
-    questions: Sequence[Question | Staged]
+    questions: Sequence[Question]
     ranking: Sequence[int]
     """All candidates, best first."""
 

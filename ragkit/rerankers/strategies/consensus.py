@@ -10,7 +10,7 @@ from typing import Literal
 
 from ragkit.errors import InputError
 from ragkit.rerankers.strategies.aggregation import borda, kemeny, rrf
-from ragkit.rerankers.strategies.base import Answer, Order, Question, Ranked, Round, Staged, Strategy
+from ragkit.rerankers.strategies.base import Answer, Order, Question, Ranked, Round, Strategy
 from ragkit.rerankers.strategies.relay import advance, renumbered
 
 Aggregate = Literal["kemeny", "borda", "rrf"]
@@ -39,7 +39,7 @@ def _consensus(
 ) -> Strategy:
     runs = [renumbered(base(n, k), shuffle) for shuffle in shuffles]
     steps = [advance(run) for run in runs]
-    known: dict[Question | Staged, Answer] = {}
+    known: dict[Question, Answer] = {}
     learnt = [False] * len(runs)
     ranking = list(range(n))
     while any(isinstance(step, Round) for step in steps):
@@ -57,9 +57,7 @@ def _consensus(
     return Ranked(ranking)
 
 
-def _or_previous(question: Question | Staged, answer: Answer) -> Answer:
-    while isinstance(question, Staged):
-        question = question.question
+def _or_previous(question: Question, answer: Answer) -> Answer:
     return tuple(sorted(question.candidates)) if answer is None and isinstance(question, Order) else answer
 
 

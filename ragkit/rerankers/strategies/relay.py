@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragkit.rerankers.strategies.base import Answer, Choose, Compare, Grade, Order, Question, Ranked, Round, Staged, Strategy
+from ragkit.rerankers.strategies.base import Answer, Choose, Compare, Grade, Order, Question, Ranked, Round, Strategy
 from ragkit.rerankers.strategies.orders import permuted
 
 
@@ -28,7 +28,7 @@ def renumbered(strategy: Strategy, candidates: Sequence[int]) -> Strategy:
     return Ranked([candidates[at] for at in step.order])
 
 
-def _outside(question: Question | Staged, candidates: Sequence[int]) -> Question | Staged:
+def _outside(question: Question, candidates: Sequence[int]) -> Question:
     match question:
         case Grade(at):
             return Grade(candidates[at])
@@ -38,14 +38,10 @@ def _outside(question: Question | Staged, candidates: Sequence[int]) -> Question
             return Choose(tuple(candidates[at] for at in shown))
         case Order(shown, top):
             return Order(tuple(candidates[at] for at in shown), top)
-        case Staged(stage, inner):
-            return Staged(stage, _outside(inner, candidates))
 
 
-def _inside(question: Question | Staged, answer: Answer, number: dict[int, int]) -> Answer:
+def _inside(question: Question, answer: Answer, number: dict[int, int]) -> Answer:
     """The answer in the strategy's own numbers; only orders name candidates, the others answer by place."""
-    while isinstance(question, Staged):
-        question = question.question
     if not isinstance(question, Order):
         return answer
     order = permuted(question, answer)

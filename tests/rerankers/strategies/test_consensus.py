@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragkit import InputError
-from ragkit.rerankers.strategies.base import Order, Question, Staged
-from ragkit.rerankers.strategies.cascade import cascade
+from ragkit.rerankers.strategies.base import Order, Question
 from ragkit.rerankers.strategies.consensus import AGGREGATES, consensus
 from ragkit.rerankers.strategies.listwise import full, sliding
 from ragkit.rerankers.strategies.pairwise import allpair
@@ -100,20 +98,6 @@ def test_a_run_that_failed_does_not_count_and_a_window_that_failed_stays_in_the_
     fails_often = random.Random(0)
     played = play(consensus(sliding, 40, 10, m=4), 40, lambda question: None if fails_often.random() < 0.5 else judge(question))
     assert played.order == list(range(40))
-
-
-def test_stages_of_a_base_remain_stages(play: Any, perfect: Any) -> None:
-    judge, seen = perfect(shuffled(30)), set()
-
-    def by_stage(question: Staged) -> Any:
-        seen.add(question.stage)
-        return judge(question.question)
-
-    base = partial(cascade, [(sliding, 30), (listt5, 10)])
-    played = play(consensus(base, 30, 5, m=3), 30, by_stage)
-    assert played.order[:5] == sorted(range(30), key=lambda candidate: -shuffled(30)[candidate])[:5]
-    assert seen == {0, 1}
-    assert play(consensus(base, 30, 5, m=3), 30, lambda question: None).order == list(range(30))
 
 
 def test_the_seed_decides(play: Any, perfect: Any) -> None:
