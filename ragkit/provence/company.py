@@ -86,8 +86,7 @@ class Company:
         rare = inside & (self._rarity[told.buckets] >= _RARE)
         fit[:, 2] = np.log1p(np.bincount(rows[rare], weighed[rare], minlength=len(pair.units)))
         for member in others:
-            at = rows[_runs(told.buckets, member.name.buckets)]
-            np.maximum.at(fit[:, 3], at[at >= 0], member.held)
+            np.maximum.at(fit[:, 3], _naming(told, rows, member.name), member.held)
         whole = self._whole(pair, others)
         relative = np.float32(1 / max(self._top, 1e-6))
         return Links(in_title * relative, in_passage * relative, fit.astype(np.float32), whole)
@@ -126,8 +125,7 @@ class Company:
         best_held = self._held[0] if self._held and self._held[0] > 0 else 1.0
         fit, naming = 0.0, 0
         for member in others:
-            rows = member.rows[_runs(member.told.buckets, name.buckets)]
-            rows = np.unique(rows[rows >= 0])
+            rows = np.unique(_naming(member.told, member.rows, name))
             naming += len(rows)
             fit = max(fit, float(member.fits[rows].max(initial=0.0)))
         own = self._rarity[name.buckets]
@@ -150,11 +148,13 @@ def _name(pair: Pair) -> Words:
     return words(_APART.sub("", pair.name))
 
 
-def _runs(told: NDArray[np.int64], name: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the words of a name stand one after the other."""
-    if not len(name) or len(told) < len(name):
+def _naming(told: Words, rows: NDArray[np.int64], name: Words) -> NDArray[np.int64]:
+    """The units that have the words of a name one after the other; `rows` is the unit of each word told."""
+    last = len(name.buckets) - 1
+    if last < 0 or len(told.buckets) <= last:
         return np.empty(0, np.int64)
-    starts = np.flatnonzero(told[: len(told) - len(name) + 1] == name[0])
-    for at in range(1, len(name)):
-        starts = starts[told[starts + at] == name[at]]
-    return starts
+    starts = np.flatnonzero(told.buckets[: len(told.buckets) - last] == name.buckets[0])
+    for at in range(1, last + 1):
+        starts = starts[told.buckets[starts + at] == name.buckets[at]]
+    found: NDArray[np.int64] = rows[starts[(rows[starts] >= 0) & (rows[starts] == rows[starts + last])]]
+    return found

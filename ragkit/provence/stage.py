@@ -31,7 +31,7 @@ class ProvenceStage(Compressor):
     max_length: int | None = Field(default=None, ge=16)
     """Tokens of a window: question, title, passage and special tokens; None is what the model was trained on."""
     batch_tokens: int | None = Field(default=None, gt=0)
-    """Tokens, padding included, that go through the model at once; None is the model's own, which is 8192 by default."""
+    """Tokens, padding included, that go through the model at once; None is the model's own: 2048 on a CPU, 8192 elsewhere."""
     language: str = "english"
     """Language of the text, by name or ISO code: for sentence boundaries of documents that ragkit did not split."""
 

@@ -471,8 +471,8 @@ def test_unknown_devices_and_precisions_are_refused(base: Path, saved: Path) -> 
         load_own(saved, "abacus")
     with pytest.raises(InputError, match=r"^device: 'abacus' cannot be used"):
         new_model(base, "abacus")
-    for dtype in ("int8", "wide", "Tensor"):
-        with pytest.raises(InputError, match=f"^dtype: '{dtype}' is not one of float32, bfloat16, float16$"):
+    for dtype in ("int4", "wide", "Tensor"):
+        with pytest.raises(InputError, match=f"^dtype: '{dtype}' is not one of float32, bfloat16, float16, int8$"):
             load_own(saved, "cpu", dtype)
 
 

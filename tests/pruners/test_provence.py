@@ -325,6 +325,7 @@ def test_what_the_model_fails_on_is_kept_whole(make_provence: Any, make_network:
                     target[:] = math.nan
             return logits
 
+        network.accompany = list  # type: ignore[attr-defined]
         return network
 
     found = documents("One sound. Two sound.", "One broken. Two broken.", "Three sound.")

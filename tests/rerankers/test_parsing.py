@@ -41,6 +41,7 @@ ORDERS = [
     # what is said to be the worst is not put in front
     ("Least relevant: [2]. Most relevant: [1]", [1]),
     ("Most relevant: [1]. Least relevant: [2]", [1]),
+    ("Least relevant: [3]\nthen [1]\nMost relevant: [2]", [2]),
     ("[2] is the least relevant, [1] the most", [1]),
     ("[1] is irrelevant, hence: [2] > [3] > [1]", [2, 3, 1]),
     ("The least relevant is [3]; the order is: [2] > [1] > [3]", [2, 1, 3]),
@@ -122,7 +123,6 @@ def test_an_order_is_read(text: str, stated: list[int]) -> None:
         ("From least to most relevant: [3] > [1] > [2]", "names no passage but the worst"),
         ("From least to most relevant:\n1. [3]\n2. [1]\n3. [2]", "names no passage but the worst"),
         ("Ascending order of relevance: 3, 1, 2", "names no passage but the worst"),
-        ("Least relevant: [3]\nthen [1]\nMost relevant: [2]", "names no passage but the worst"),
         ("[2] is the least relevant.", "names no passage but the worst"),
         ("最不相关：[2]", "names no passage but the worst"),
         ("[7] > [9]", "names none of the 3 passages"),

@@ -88,6 +88,7 @@ def test_a_model_that_gives_nan_leaves_the_order(make_provence: Any, make_networ
                 logits.rank[number] = math.nan
         return logits
 
+    network.accompany = list  # type: ignore[attr-defined]
     reranker = ProvenceReranker(model=make_provence(network, activation="sigmoid"))
     inputs: list[Any] = [{"documents": documents(["apple", "fig", "plum"]), "query": query} for query in ("broken", "sound")]
     broken, sound = reranker.outcomes(inputs)
