@@ -211,6 +211,9 @@ class ChatLLM:
         return await asyncio.gather(*map(ask, prompts, _one_each(prompts, configs)))
 
     def _of_loop(self) -> _Loop:
+        # a semaphore that somebody waited for knows its loop, and would keep it for good
+        for loop in [loop for loop in list(self._loops) if loop.is_closed()]:
+            self._loops.pop(loop, None)
         return self._loops.setdefault(asyncio.get_running_loop(), _Loop(self.max_concurrency))
 
 

@@ -237,6 +237,8 @@ class LocalLLM:
         return request
 
     def _load(self) -> _Loaded:
+        if self._loaded is not None:  # without the lock, which a pass may hold for long
+            return self._loaded
         with self._lock:
             if self._loaded is None:
                 from ragkit.llms.rendering import Renderer

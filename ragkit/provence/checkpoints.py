@@ -37,8 +37,8 @@ def load_checkpoint(folder: Path, device: str | None = None, dtype: str | None =
 
     Takes ragkit's own format, Provence (DeBERTa-v2), XProvence (XLM-RoBERTa) and OpenProvence (BERT, DeBERTa-v2, ModernBERT,
     XLM-RoBERTa). `device` defaults to a GPU where there is one; `dtype` is float32, bfloat16 or float16, by default bfloat16 on
-    CUDA and float32 elsewhere, and the heads compute in float32 anyhow. Raises `InputError` or `RagkitError` if the folder
-    holds anything else, or not all of it.
+    CUDA and float32 elsewhere, and the heads compute in float32 anyhow; of ragkit's own see `load_own`. Raises `InputError` or
+    `RagkitError` if the folder holds anything else, or not all of it.
     """
     config = _config(folder)
     if config.get("model_type") == "ragkit-provence":

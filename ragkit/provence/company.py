@@ -7,7 +7,6 @@ pseudo-relevance feedback (Rocchio 1971; Lavrenko and Croft 2001) as evidence fo
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,7 +64,8 @@ class Company:
         self._wanted = np.unique(words(pairs[0].question).buckets) if pairs else np.empty(0, np.int64)
         weights = rarity[self._wanted]
         self._weights = weights / max(float(weights.sum()), 1e-6)
-        distinct = {pair.passage: pair for pair in pairs}.values()
+        # in an order of their own, so that the order of the pairs makes no difference
+        distinct = {pair.passage: pair for pair in sorted(pairs, key=lambda pair: (pair.passage, pair.title, pair.name))}.values()
         found = [self._member(pair) for pair in distinct]
         self._held = sorted((member.held for member in found), reverse=True)
         order = np.argsort([-member.held for member in found], kind="stable")[:_PASSAGES]
@@ -136,12 +136,9 @@ class Company:
 
 
 def accompanied(pairs: Sequence[Pair], rarity: NDArray[np.float32]) -> list[Pair]:
-    """The pairs, each with the company of all that have its question."""
-    together: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        together[pair.question].append(pair)
-    companies = {question: Company(its_pairs, rarity) for question, its_pairs in together.items()}
-    return [pair._replace(company=companies[pair.question]) for pair in pairs]
+    """The passages found together for a question, each with their company."""
+    company = Company(pairs, rarity)
+    return [pair._replace(company=company) for pair in pairs]
 
 
 def _name(pair: Pair) -> Words:

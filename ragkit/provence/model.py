@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from weakref import WeakValueDictionary
@@ -21,7 +22,7 @@ from ragkit.provence.windows import cut, merge, normalized
 
 SHIPPED = Path(__file__).parents[1] / "models" / "provence-minilm"
 """ragkit's own model."""
-_CHUNK = 1024  # pairs tokenized at a time: bounds memory, and still finds neighbours of equal length
+_CHUNK = 1024  # pairs read at a time
 _SHORTEST = 16
 
 _shared: WeakValueDictionary[tuple[Path, str, str | None, int | None, int], ProvenceModel] = WeakValueDictionary()
@@ -98,22 +99,36 @@ class ProvenceModel:
         return cls(network, family, tokenizer, batch_tokens=batch_tokens)
 
     def judge(self, pairs: Sequence[Pair], *, batch_tokens: int | None = None) -> list[Judged]:
-        """A judgement of each pair, with the activation of the model's family applied to the score.
+        """A judgement of each pair; those that have the same question were found together. See `judge_groups`."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for at, pair in enumerate(pairs):
+            groups[pair.question].append(at)
+        judged = self.judge_groups([[pairs[at] for at in places] for places in groups.values()], batch_tokens=batch_tokens)
+        found = dict(zip(chain(*groups.values()), chain(*judged), strict=True))
+        return [found[at] for at in range(len(pairs))]
 
-        `batch_tokens` overrides the model's own for this call. Scores that are not numbers are handed on as they are.
+    def judge_groups(self, groups: Sequence[Sequence[Pair]], *, batch_tokens: int | None = None) -> list[list[Judged]]:
+        """A judgement of each pair of each group, with the activation of the model's family applied to the score.
+
+        The pairs of a group have one question, and their passages were found together. `batch_tokens` overrides the model's own
+        for this call. Scores that are not numbers are handed on as they are.
         """
-        beside = _by_question(pairs)
-        judged = self._memo.find(pairs, beside)
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in judged]
-        asked = {pair.question for pair in new}
-        together = [pair for pair in dict.fromkeys(pairs) if pair.question in asked]
-        accompanied = dict(zip(together, self._network.accompany(together), strict=True))
-        for start in range(0, len(new), _CHUNK):
-            chunk = new[start : start + _CHUNK]
-            found = self._read([accompanied[pair] for pair in chunk], batch_tokens or self._batch_tokens)
-            judged |= zip(chunk, found, strict=True)
-        self._memo.add({pair: Known(judged[pair], beside[pair.question] if accompanied[pair].company else None) for pair in new})
-        return [judged[pair] for pair in pairs]
+        beside = [frozenset(map(hash, group)) for group in groups]
+        judged = [self._memo.find(group, its_own) for group, its_own in zip(groups, beside, strict=True)]
+        waiting: list[tuple[int, Pair, Pair]] = []
+        for at, group in enumerate(groups):
+            distinct = list(dict.fromkeys(group))
+            if len(judged[at]) < len(distinct):
+                accompanied = zip(distinct, self._network.accompany(distinct), strict=True)
+                waiting += [(at, pair, known) for pair, known in accompanied if pair not in judged[at]]
+            # chunks bound memory, and are large enough to find neighbours of equal length
+            while len(waiting) >= _CHUNK or (waiting and at == len(groups) - 1):
+                chunk, waiting = waiting[:_CHUNK], waiting[_CHUNK:]
+                found = self._read([known for _, _, known in chunk], batch_tokens or self._batch_tokens)
+                for (of, pair, known), verdict in zip(chunk, found, strict=True):
+                    judged[of][pair] = verdict
+                    self._memo.add(pair, Known(verdict, beside[of] if known.company else None))
+        return [[its_own[pair] for pair in group] for group, its_own in zip(groups, judged, strict=True)]
 
     def _read(self, pairs: Sequence[Pair], batch_tokens: int) -> list[Judged]:
         """`judge`, without the memo."""
@@ -138,13 +153,6 @@ class ProvenceModel:
         for array in judged[1:]:
             array.setflags(write=False)  # everybody who asks again gets the same arrays
         return judged._replace(score=_sigmoid(judged.score) if self.family.activation == "sigmoid" else judged.score)
-
-
-def _by_question(pairs: Sequence[Pair]) -> dict[str, frozenset[Pair]]:
-    together: dict[str, set[Pair]] = defaultdict(set)
-    for pair in pairs:
-        together[pair.question].add(pair)
-    return {question: frozenset(its_pairs) for question, its_pairs in together.items()}
 
 
 def _sigmoid(logit: float) -> float:

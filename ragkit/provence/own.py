@@ -47,7 +47,7 @@ class MarkedNetwork:
         self.rarity = rarity
 
     def accompany(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """See `Network`: those of a question are the company of each other."""
+        """See `Network`: they are the company of each other."""
         return list(pairs) if self.rarity is None else accompanied(pairs, self.rarity)
 
     def __call__(self, windows: Sequence[Window]) -> Logits:

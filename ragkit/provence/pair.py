@@ -57,7 +57,7 @@ class Network(Protocol):
     """A transformer with a ranking head and a pruning head."""
 
     def accompany(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The pairs of one call with what the network needs to know of each one's company; most need nothing."""
+        """Pairs of one question, found together, with what the network needs to know of their company; most need nothing."""
         ...
 
     def __call__(self, windows: Sequence[Window]) -> Logits:

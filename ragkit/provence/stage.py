@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,9 +57,8 @@ class ProvenceStage(Compressor):
     def judged(self, tasks: Sequence[Task]) -> list[list[Judged]]:
         """A judgement of each document of each question, in one pass."""
         code = iso_code(self.language)
-        pairs = [pair_of(task.query, document, code) for task in tasks for document in task.documents]
-        judged = iter(self.provence().judge(pairs, batch_tokens=self.batch_tokens))
-        return [list(islice(judged, len(task.documents))) for task in tasks]
+        groups = [[pair_of(task.query, document, code) for document in task.documents] for task in tasks]
+        return self.provence().judge_groups(groups, batch_tokens=self.batch_tokens)
 
 
 def pair_of(question: str, document: Document, language: str) -> Pair:

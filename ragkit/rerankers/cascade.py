@@ -17,7 +17,7 @@ from ragkit.documents.provenance import provenance
 from ragkit.llms.base import DeadlineError
 from ragkit.llms.budget import Budget
 from ragkit.rerankers.base import Reranker
-from ragkit.rerankers.driver import OnFailure
+from ragkit.rerankers.driver import OnFailure, spent_before
 from ragkit.rerankers.llm import LLMReranker
 from ragkit.rerankers.ranking import Ranking, RankingReranker
 
@@ -190,7 +190,9 @@ class _Way:
         _log.warning(
             "stage %s failed for %r, its documents stay as they were: %s", type(stage).__name__, self._task.query, problem
         )
-        self._usages.append({"failures": 1, "error": problem})
+        usage = spent_before(error)
+        failures = max(1, usage.get("failures", 0))
+        self._usages.append({**usage, "failures": failures, "error": problem, **_deadline(error)})
 
     def _score(self, document: Document) -> float | None:
         """The score that the stage has given; None if it gave none."""
@@ -208,6 +210,10 @@ class _Way:
             for note in usage.get("notes", ())
         ]
         return {**usage, "notes": notes} if notes else dict(usage)
+
+
+def _deadline(error: Exception) -> dict[str, str]:
+    return {"stopped": "deadline"} if isinstance(error, DeadlineError) else {}
 
 
 def _numbered(document: Document, at: int) -> Document:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 OnFailure = Literal["keep", "raise"]
 """A question that failed: go on without its answer, or fail the user question with its error. A deadline is such a failure."""
 Stop = Literal["calls", "tokens", "deadline"]
+_SPENT = "ragkit_spent"
 
 
 class Job(NamedTuple, Generic[T]):
@@ -91,6 +92,11 @@ class Driven(NamedTuple):
     """calls (cached answers apart), rounds, prompt_tokens, completion_tokens, uncounted (answered calls whose tokens are not
     known), cached, failures, seconds, and stopped if it was. JSON-serialisable."""
     notes: list[Note]
+
+
+def spent_before(error: Exception) -> dict[str, Any]:
+    """The usage of a user question up to the error that it failed with; empty for errors that did not come from here."""
+    return getattr(error, _SPENT, {})
 
 
 def drive(
@@ -172,6 +178,7 @@ class _Run(Generic[T]):
         """Count the verdicts on the current round, and go on to the next one."""
         self._counts["rounds"] += 1
         answers: list[Answer] = []
+        errors: list[Exception] = []
         for question, verdict in zip(self._round.questions, verdicts, strict=True):
             answer = None if verdict.error else _checked(question, verdict.answer)
             self._count(verdict.cost, answered=verdict.error is None)
@@ -183,12 +190,15 @@ class _Run(Generic[T]):
                 self._counts["failures"] += 1
                 error = verdict.error or RagkitError(f"the judge gave no usable answer to {question}: {verdict.answer!r:.200}")
                 self._notes.append(Note(question, f"{type(error).__name__}: {error}", failed=True))
-                if self._on_failure == "raise":
-                    return self.fail(error)
+                errors.append(error)
             answers.append(answer)
-        return self._advance(answers)
+        if errors and self._on_failure == "raise":
+            self.fail(errors[0])
+        else:
+            self._advance(answers)
 
     def fail(self, error: Exception) -> None:
+        setattr(error, _SPENT, {**self._counts, "seconds": time.monotonic() - self._began})
         self._result = error
 
     def close(self) -> None:

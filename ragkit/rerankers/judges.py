@@ -63,10 +63,15 @@ class PromptJudge(Judge[Shown]):
         return (self.prompts(asked), *self.given(asked), [one.task.config for one in asked])
 
     def _verdicts(self, asked: Sequence[Asked[Shown]], answers: Sequence[Any]) -> list[Verdict]:
-        return [
-            failed(answer) if isinstance(answer, Exception) else self.verdict(one, answer)
-            for one, answer in zip(asked, answers, strict=True)
-        ]
+        return [self._verdict(one, answer) for one, answer in zip(asked, answers, strict=True)]
+
+    def _verdict(self, asked: Asked[Shown], answer: Any) -> Verdict:
+        if isinstance(answer, Exception):
+            return failed(answer)
+        try:
+            return self.verdict(asked, answer)
+        except Exception as error:  # an answer that no reader was made for is one failure, not the end of all questions
+            return Verdict(None, answer.cost, error)
 
 
 class ScoreJudge(PromptJudge):

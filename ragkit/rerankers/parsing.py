@@ -79,8 +79,9 @@ def parse_order(text: str, n: int) -> ParsedOrder:
     a chain repeats what prose has mentioned, the chain counts. Numbers that no passage has are left out, and so is what is said
     to be the least relevant ("Least relevant: [2]"); an answer that goes on from there without a chain states nothing.
     """
-    said = readable(text)
-    if not said.strip():
+    # a model that has lost its way may write thousands of blank lines, which the patterns would try in all ways
+    said = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", readable(text))).strip()
+    if not said:
         return _nothing(n, "the answer stops within its thoughts" if text.strip() else "the answer is empty")
     finders: tuple[Callable[[str, int], list[int]], ...] = (_json, _bracketed, _numbers, _letters, _lines, _alone)
     found = next((ids for find in finders if (ids := find(said, n))), [])

@@ -66,7 +66,7 @@ _LEAD = re.compile(r"(?:(?:the\s+)?(?:passage|document|text|option|answer)\s+)?"
 _MARKS = "*_#>\"'`“”‘’)}\\]"
 # what may follow a label that is meant as the answer; in other places it may only be talked about
 _GIVEN = re.compile(
-    rf"[{_MARKS}]*(?:[.,:;!\n。、，！]|\s*>|\s*$|\s+(?:wins|because|since|as|for|to)\b"
+    rf"[{_MARKS}]*(?:[.,:;!\n。、，！]|\s*[–—]|\s+-+\s|\s*>|\s*$|\s+(?:wins|because|since|as|for|to)\b"
     r"|\s+is\s+(?:(?:clearly|much|far|slightly|also|the|a|an)\s+)*(?:better|best|right|correct|(?:more|most)\s+(?:relevant|helpful|useful)))",
     re.IGNORECASE,
 )
@@ -79,6 +79,7 @@ _DENIED = re.compile(
 )
 _SENTENCE = re.compile(r"[.!?\n。！？]")
 _GRADE = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w%]|\.\d)")
+_RANGE = re.compile(r"\d+(?:\.\d+)?(?:\s*[-–]\s*\d+(?:\.\d+)?)+")
 
 
 def parse_label(text: str, labels: Sequence[Sequence[str]]) -> int | None:
@@ -105,7 +106,7 @@ def _label(part: str, pattern: re.Pattern[str], places: dict[str, int]) -> int |
     found = list(pattern.finditer(part))
     if not found:
         return None
-    named = {places[mention[0].casefold()] for mention in found}
+    named = {places[_folded(mention[0])] for mention in found}
     given = [mention for mention in found if _GIVEN.match(part, mention.end())]
     if len(named) == 1:
         denied = any(_DENIED.search(_before(part, mention)) for mention in found)
@@ -115,7 +116,12 @@ def _label(part: str, pattern: re.Pattern[str], places: dict[str, int]) -> int |
     if opening.start() != _LEAD.match(part).end() or opening not in given:  # type: ignore[union-attr]
         return None
     between = part[opening.end() : found[1].start()]
-    return None if re.fullmatch(r"[\s,;:/&]*", between) else places[opening[0].casefold()]
+    return None if re.fullmatch(r"[\s,;:/&]*", between) else places[_folded(opening[0])]
+
+
+def _folded(spelling: str) -> str:
+    """Equal for spellings that a pattern without case takes for equal, as it does the Turkish i with and without a dot."""
+    return spelling.replace("İ", "i").replace("ı", "i").casefold()
 
 
 def _before(part: str, mention: re.Match[str]) -> str:
@@ -125,7 +131,7 @@ def _before(part: str, mention: re.Match[str]) -> str:
 
 def parse_score(text: str, lowest: int = 0, highest: int = 4) -> float | None:
     """The grade from `lowest` to `highest` that an answer gives: `3`, `3/4`, `Score: 3`, `{"score": 3}`; None if none, or two."""
-    said = re.sub(rf"(?<=\d)\s*(?:/|out of)\s*{highest}\b", " ", readable(text))
+    said = _RANGE.sub(" ", re.sub(rf"(?<=\d)\s*(?:/|out of)\s*{highest}\b", " ", readable(text)))
     for part in (*_parts(said), said):
         grades = {float(found[0]) for found in _GRADE.finditer(part)}
         if len(grades) == 1:
@@ -144,7 +150,7 @@ def _parts(said: str) -> tuple[str, str, str]:
 
 @cache
 def _spellings(labels: tuple[tuple[str, ...], ...]) -> tuple[re.Pattern[str], dict[str, int]]:
-    places = {spelling.casefold(): at for at, spellings in enumerate(labels) for spelling in spellings}
+    places = {_folded(spelling): at for at, spellings in enumerate(labels) for spelling in spellings}
     either = "|".join(re.escape(spelling) for spelling in sorted(sum(labels, ()), key=len, reverse=True))
     if all(len(spelling) == 1 for spelling in places):
         article = r"(?!\s+(?!(?:is|are|wins|because|since|and|or|than)\b)[a-z])"

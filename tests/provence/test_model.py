@@ -8,7 +8,7 @@ import math
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,45 +177,50 @@ def test_threads_may_share_a_model(make_provence: Any) -> None:
             assert all(map(same, found, expected[n : n + 9]))
 
 
-def verdict(tokens: int, beside: frozenset[Pair] | None = None) -> Known:
+def verdict(tokens: int, beside: Sequence[Pair] | None = None) -> Known:
     judged = Judged(0.0, np.zeros(tokens, np.float32), np.zeros(tokens, np.int64), np.zeros(tokens, np.int64))
-    return Known(judged, beside)
-
-
-NONE = {f"question {n}": frozenset[Pair]() for n in range(3)}
+    return Known(judged, None if beside is None else frozenset(map(hash, beside)))
 
 
 def test_a_memo_knows_what_was_judged_beside_at_least_as_many() -> None:
     first, second, third = (Pair("q", text, ()) for text in "abc")
     memo = Memo()
-    memo.add({first: verdict(1, frozenset([first, second])), second: verdict(2)})
+    memo.add(first, verdict(1, [first, second]))
+    memo.add(second, verdict(2))
     for beside, known in (([first], True), ([first, second], True), ([first, third], False), ([first, second, third], False)):
-        assert (first in memo.find([first], {"q": frozenset(beside)})) == known
+        found = memo.find([first, second, third], frozenset(map(hash, beside)))
         # to a network that looks at each passage by itself, the others make no difference
-        assert second in memo.find([second], {"q": frozenset(beside)})
-    # judged again beside others, it is known beside those
-    memo.add({first: verdict(3, frozenset([first, third]))})
-    assert first in memo.find([first], {"q": frozenset([first, third])})
-    assert first not in memo.find([first], {"q": frozenset([first, second])})
+        assert set(found) == ({first, second} if known else {second})
+    # judged again beside others, it is known beside those; beside fewer, it stays known beside more
+    memo.add(first, verdict(3, [first, third]))
+    memo.add(first, verdict(4, [first]))
+    assert memo.find([first], frozenset(map(hash, [first, third])))[first].keep.shape == (3,)
+    assert memo.find([first], frozenset(map(hash, [first, second]))) == {}
 
 
 def test_a_memo_forgets_what_was_not_asked_for_the_longest_time() -> None:
     a, b, c, d = pairs(4)
     memo = Memo(3 * (100 + 64))
-    memo.add({a: verdict(100), b: verdict(100), c: verdict(100)})
-    assert set(memo.find([a], NONE)) == {a}
-    memo.add({d: verdict(100)})
-    assert set(memo.find([a, b, c, d], NONE)) == {a, c, d}
+
+    def known(*asked: Pair) -> set[Pair]:
+        return set(memo.find(asked, frozenset()))
+
+    for pair in (a, b, c):
+        memo.add(pair, verdict(100))
+    assert known(a) == {a}
+    memo.add(d, verdict(100))
+    assert known(a, b, c, d) == {a, c, d}
     # the same pair again takes no room
-    memo.add({a: verdict(100), c: verdict(100)})
-    assert set(memo.find([a, b, c, d], NONE)) == {a, c, d}
-    memo.add({b: verdict(200)})
-    assert set(memo.find([a, b, c, d], NONE)) == {d, b}
+    memo.add(a, verdict(100))
+    memo.add(c, verdict(100))
+    assert known(a, b, c, d) == {a, c, d}
+    memo.add(b, verdict(200))
+    assert known(a, b, c, d) == {d, b}
     # what is larger than the memo is not remembered, and leaves it usable
-    memo.add({a: verdict(5000)})
-    assert memo.find([a, b, c, d], NONE) == {}
-    memo.add({c: verdict(400)})
-    assert set(memo.find([c], NONE)) == {c}
+    memo.add(a, verdict(5000))
+    assert known(a, b, c, d) == set()
+    memo.add(c, verdict(400))
+    assert known(c) == {c}
 
 
 def test_what_a_memo_forgets_is_read_again(make_provence: Any, make_network: Any) -> None:
@@ -345,3 +350,18 @@ def test_others_of_a_question_are_looked_at_where_the_network_asks_for_them(make
         network.batches.clear()
         model.judge(asked)
         assert {pair._replace(company=None) for pair in network.pairs} == read
+
+
+def test_what_was_found_for_the_same_question_elsewhere_is_no_company(make_provence: Any, make_network: Any) -> None:
+    """Two searches in one batch may be of two tenants."""
+
+    class Network(type(make_network())):  # type: ignore[misc]
+        def accompany(self, pairs: Any) -> list[Pair]:
+            return [pair._replace(company=frozenset(pairs)) for pair in pairs]
+
+    network = Network()
+    one, two, three = (Pair("q", f"passage {n}", ()) for n in range(3))
+    make_provence(network).judge_groups([[one, two], [], [one, three], [three]])
+    seen = {(pair._replace(company=None), pair.company) for pair in network.pairs}
+    first, second, third = frozenset([one, two]), frozenset([one, three]), frozenset([three])
+    assert seen == {(one, first), (two, first), (one, second), (three, second), (three, third)}

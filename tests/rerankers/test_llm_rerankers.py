@@ -39,6 +39,7 @@ from ragkit import (
 )
 from ragkit.chains.config import STAGES, PipelineConfig, build_pipeline
 from ragkit.compressor import Task
+from ragkit.llms import Budget
 from ragkit.llms.base import Completion, Cost, LabelScores, TextScore
 from ragkit.rerankers.base import Reranker
 from ragkit.rerankers.llm import LLMReranker
@@ -635,6 +636,19 @@ class TestCascade:
         asked.clear()
         cascade.invoke({"documents": documents(9), "query": "q"})
         assert asked == [(9, 7), (7, 4), (5, 3)]
+
+    def test_what_a_failed_stage_has_spent_is_gone(self) -> None:
+        mute, able = Chat(say=lambda prompt: "no idea"), Chat()
+        stages = [
+            PointwiseReranker(llm=llm, method="yes-no", answers="text", on_failure=on_failure)
+            for llm, on_failure in ((mute, "raise"), (able, "keep"))
+        ]
+        cascade = CascadeReranker(stages=stages, depths=[4], budget=Budget(max_calls=4))
+        [outcome] = cascade.outcomes([{"documents": documents(4), "query": "q"}])
+        assert ids(outcome.documents) == ids(documents(4))
+        assert (len(mute.asked), len(able.asked)) == (4, 0)
+        assert outcome.usage["calls"] == 4
+        assert outcome.usage["stopped"] == "calls"
 
     @pytest.mark.parametrize("failing", ["unreadable", "raises", "no budget"])
     def test_a_stage_that_learns_nothing_might_as_well_not_be_there(self, failing: str) -> None:

@@ -257,6 +257,8 @@ def test_a_letter_is_read(text: str, label: int | None) -> None:
         ("If it were relevant, one would see it.", None),
         ("Is it relevant? I cannot say.", None),
         ("Не да", None),
+        ("No - it is about something else", 1),
+        ("Yes – the passage says so", 0),
         ("Yes\nOn reflection: no", None),
         ("Yes and no", None),
         ("I do not know", None),
@@ -286,9 +288,26 @@ def test_yes_and_no_are_read_in_many_languages(text: str, label: int | None) -> 
         ("7", None),
         ("-1", None),
         ("1 or 2", None),
+        ("2-3", None),
+        ("2 – 3", None),
         ("none", None),
         ("", None),
     ],
 )
 def test_a_grade_is_read(text: str, grade: float | None) -> None:
     assert parse_score(text) == grade
+
+
+@pytest.mark.parametrize("answer", ["HAYIR", "hayır", "Hayır.", "hayir", "EVET", "Sİ", "sı", "ΝΑΙ", "ÓXI", "ẞ", "ſ"])
+def test_letters_without_case_of_their_own_break_nothing(answer: str) -> None:
+    """A pattern without case takes the Turkish i with and without a dot for equal; case folding does not."""
+    assert parse_label(answer, [YES, NO]) in (None, 0, 1)
+    if answer.casefold().startswith("hay"):
+        assert parse_label(answer, [YES, NO]) == 1
+
+
+@pytest.mark.parametrize("tail", ["\n" * 20_000, " " * 20_000, " \n" * 20_000, "\t\r\n" * 9_000])
+def test_a_model_that_goes_on_with_white_space_is_read(tail: str) -> None:
+    """In reasonable time: without care some patterns would try it in all ways."""
+    assert parse_order(f"[2] > [1]{tail}", 3).order == (1, 0, 2)
+    assert parse_order(f"[1{tail}", 3).stated in (0, 1)
