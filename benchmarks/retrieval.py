@@ -28,9 +28,8 @@ MEASURES = ("nDCG@10", "R@100", "RR@10")
 def open_store(dataset: Dataset) -> Store:
     """The dataset's corpus, indexed for BM25 and dense retrieval on the first call."""
     path = ROOT / ".cache" / "benchmarks" / dataset.name
-    if (path / "manifest.json").exists():
-        return Store.open(path)
-    store = Store.create(path, bm25_and_dense())
+    store = Store.open(path) if (path / "manifest.json").exists() else Store.create(path, bm25_and_dense())
+    # what is there already costs little, and a first run that was interrupted is made up for
     started = time.perf_counter()
     store.upsert(dataset.documents)
     print(f"indexed {len(dataset.documents)} documents in {time.perf_counter() - started:.0f} s", file=sys.stderr)
