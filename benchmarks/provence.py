@@ -5,12 +5,14 @@
 The passages are those that BM25 finds for questions of the datasets below $RAGKIT_DATA (default: ../shared/data). The plain
 loop tokenizes question and passage, sends them through the network in float32, window by window, maps tokens to sentences, and
 goes on to the next passage; it remembers nothing. All systems run in one process with torch's own number of threads. They
-take turns, the first round does not count, and medians of the others are reported.
+take turns, the first round does not count, and medians of the others are reported. What pruning adds to reranking is the time
+of the second stage relative to that of the first one in the same run: two runs differ by more than that.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from langchain_core.documents import Document
 from retrieval import DATA, ROOT
 
 from ragkit import BM25Retriever, InputError, ProvenceModel, ProvencePruner, ProvenceReranker
+from ragkit.documents import sentences
 from ragkit.documents.provenance import SCORE_KEY, provenance
 from ragkit.evaluation.datasets import Dataset, load_dataset
 from ragkit.evaluation.metrics import evaluate
@@ -56,6 +59,8 @@ class Said(NamedTuple):
 
     passages: dict[Key, float]
     sentences: dict[Key, Sequence[float]]
+    seconds: list[float]
+    """What each stage took."""
 
 
 def questions(count: int, passages: int, sets: Sequence[str]) -> list[Asked]:
@@ -80,7 +85,8 @@ def _joined(documents: Sequence[Document]) -> Document:
 def loop(model: ProvenceModel, several: Sequence[Asked]) -> Said:
     """One passage after the other, with the model's own tokenizer and network."""
     tokenizer, network, family = model._tokenizer, model._network, model.family
-    said = Said({}, {})
+    said = Said({}, {}, [])
+    started = time.perf_counter()
     for asked in several:
         for question, documents in zip(asked.texts, asked.found, strict=True):
             pairs = network.accompany([pair_of(question, document, "en") for document in documents])
@@ -92,6 +98,7 @@ def loop(model: ProvenceModel, several: Sequence[Asked]) -> Said:
                 key = question, str(document.id)
                 said.passages[key] = 1 / (1 + float(np.exp(-judged.score)))
                 said.sentences[key] = unit_scores(judged, pair.units, family.rounding, family.threshold).tolist()
+    said.seconds.append(time.perf_counter() - started)
     return said
 
 
@@ -99,9 +106,11 @@ def staged(several: Sequence[Asked], *stages: Any) -> Said:
     """All passages of all questions through ragkit's stages, one behind the other."""
     texts = [text for asked in several for text in asked.texts]
     documents = [found for asked in several for found in asked.found]
+    said = Said({}, {}, [])
     for stage in stages:
+        started = time.perf_counter()
         documents = stage.batch([{"query": text, "documents": its} for text, its in zip(texts, documents, strict=True)])
-    said = Said({}, {})
+        said.seconds.append(time.perf_counter() - started)
     for text, its_documents in zip(texts, documents, strict=True):
         for document in its_documents:
             key = text, str(document.id)
@@ -112,17 +121,13 @@ def staged(several: Sequence[Asked], *stages: Any) -> Said:
     return said
 
 
-def timed(systems: dict[str, Callable[[], Said]], rounds: int) -> tuple[dict[str, float], dict[str, Said]]:
-    """The median of each system's seconds, and what it said. A round before the counted ones warms caches."""
-    seconds: dict[str, list[float]] = {name: [] for name in systems}
-    said = {}
-    for number in range(rounds + 1):
-        for name, system in systems.items():
-            started = time.perf_counter()
-            said[name] = system()
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: median(values) for name, values in seconds.items()}, said
+def rounds_of(systems: dict[str, Callable[[], Said]], rounds: int) -> dict[str, list[Said]]:
+    """What each system said in each round. A round before the counted ones loads what is loaded at first use."""
+    # the corpora: to walk through them is no part of any system
+    gc.collect()
+    gc.freeze()
+    turns = [{name: system() for name, system in systems.items()} for _ in range(rounds + 1)]
+    return {name: [turn[name] for turn in turns[1:]] for name in systems}
 
 
 def agreement(said: Said, expected: Said, model: ProvenceModel) -> list[str]:
@@ -160,10 +165,11 @@ def quality(said: Said, several: Sequence[Asked]) -> str:
 
 
 def systems_of(models: dict[str, ProvenceModel], several: Sequence[Asked]) -> dict[str, Callable[[], Said]]:
-    """The loop, and for each precision reranking, reranking and pruning, pruning. Each run begins with an empty memo."""
+    """The loop, and for each precision reranking, reranking and pruning, pruning. Each run begins with nothing remembered."""
 
     def run(model: ProvenceModel, *stages: Any) -> Said:
         model._memo = Memo()
+        sentences._found_lately.cache_clear()
         return staged(several, *(stage(model=model) for stage in stages))
 
     def pruner(model: ProvenceModel) -> ProvencePruner:
@@ -203,11 +209,13 @@ def main() -> None:
         for document in its
     ]
     sizes = [sum(len(window.ids) for window in windows) for windows in cut(models["float32"]._tokenizer, pairs)]
-    seconds, said = timed(systems_of(models, several), arguments.rounds)
+    runs = rounds_of(systems_of(models, several), arguments.rounds)
+    said = {name: its_runs[-1] for name, its_runs in runs.items()}
+    seconds = {name: median(sum(run.seconds) for run in its_runs) for name, its_runs in runs.items()}
     rows = []
-    for name in seconds:
-        rerank = "rerank, " + name.rpartition(", ")[2]
-        more = f"{seconds[name] / seconds[rerank] - 1:+.1%}" if name.startswith("rerank, then") else ""
+    for name, its_runs in runs.items():
+        shares = [run.seconds[1] / run.seconds[0] for run in its_runs if len(run.seconds) == 2]
+        more = f"{median(shares):+.1%}" if shares else ""
         rows.append(
             (
                 name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -111,6 +111,32 @@ def make_provence() -> Callable[..., ProvenceModel]:
         return ProvenceModel(network, family, tokenizer or minilm(family.max_length), batch_tokens=batch_tokens)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """More threads only slow small models and short passages down."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def without_float64() -> Callable[[Any], Any]:
+    """Makes a tensor like one on a device that has no float64 (MPS): it must be on the CPU before it is converted."""
+    import torch
+
+    class Tensor(torch.Tensor):
+        def double(self) -> Any:  # type: ignore[override]
+            raise TypeError("this device has no float64")
+
+        def cpu(self) -> Any:  # type: ignore[override]
+            return self.as_subclass(torch.Tensor)
+
+    return lambda tensor: tensor.as_subclass(Tensor)
 
 
 @pytest.fixture(scope="session")

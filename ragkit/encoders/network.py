@@ -1,4 +1,4 @@
-"""The part of dense encoding that needs torch: loading a transformer, and rows of token ids to pooled vectors."""
+"""The part of encoding that needs torch: loading any transformer, and rows of token ids to pooled vectors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,34 +16,49 @@ from ragkit.encoders.base import Vectors
 from ragkit.encoders.folder import Pooling
 from ragkit.errors import InputError, RagkitError
 
+N = TypeVar("N", bound=torch.nn.Module)
+
 _hush_lock = Lock()
 
 
-def load_network(folder: Path, device: str | None = None, *, head: str = "AutoModel") -> torch.nn.Module:
-    """A transformer in evaluation mode, float32, on `device` (a GPU where there is one, if not given).
+def load_network(folder: Path, device: str | None = None, *, head: str = "AutoModel", dtype: str = "float32") -> torch.nn.Module:
+    """A transformer in evaluation mode on `device` (a GPU where there is one, if not given).
 
-    `head` names the class of transformers that loads it. Raises `RagkitError` if the folder has no safetensors weights that
-    transformers can read, or if they lack a part of the network, which would then be random.
+    `head` names the class of transformers that loads it; `dtype` is one of torch, or "auto" for that of the checkpoint. Raises
+    `RagkitError` if the folder has no safetensors weights that transformers can read, or if they lack a part of the network,
+    which would then be random, and `InputError` if the device cannot be used.
     """
     import transformers
 
-    with hushed():
-        try:
-            network, report = getattr(transformers, head).from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RagkitError(f"model: {folder} cannot be loaded from safetensors: {reason}") from error
+    with reading(folder):
+        network, report = getattr(transformers, head).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, dtype=dtype, output_loading_info=True
+        )
     # encoding pools by itself, so a checkpoint need not have the pooler that some architectures end in
     missing = [key for key in sorted(report["missing_keys"]) if not (head == "AutoModel" and "pooler" in key)]
     if missing:
         raise RagkitError(f"model: the weights in {folder} lack {len(missing)} tensors of the network, such as {missing[0]}")
+    loaded: torch.nn.Module = moved(network.eval(), device or best_device())
+    return loaded
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Hushed, and what transformers cannot read of a model's folder becomes a `RagkitError` that names it."""
+    with hushed():
+        try:
+            yield
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RagkitError(f"model: {folder} cannot be loaded from safetensors: {reason}") from error
+
+
+def moved(network: N, device: str, dtype: torch.dtype | None = None) -> N:
+    """The network on `device`, its numbers in `dtype` if given. Raises `InputError` if the device cannot be used."""
     try:
-        loaded: torch.nn.Module = network.float().eval().to(device or best_device())
+        return network.to(device, dtype)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device: {device!r} cannot be used: {' '.join(str(error).split())[:200]}") from error
-    return loaded
 
 
 def best_device() -> str:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +81,9 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def _open(path: Path) -> str:
     packed = path.with_name(path.name + ".gz")
+    if packed.exists() and not path.exists():
+        path = packed
     try:
-        if packed.exists() and not path.exists():
-            return gzip.decompress(packed.read_bytes()).decode("utf-8")
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"dataset: cannot read {path}: {error.strerror or error}") from None
+        return gzip.decompress(path.read_bytes()).decode("utf-8") if path == packed else path.read_text("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
+        raise InputError(f"dataset: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-
-from ragkit.encoders.network import best_device, hushed
-from ragkit.errors import InputError, RagkitError
+from ragkit.encoders.network import load_network, reading
 from ragkit.llms.causal import CausalReader
 from ragkit.llms.reading import Reader
 from ragkit.llms.seq2seq import Seq2SeqReader
@@ -19,22 +17,10 @@ def load_reader(folder: Path, device: str | None, dtype: str) -> Reader:
     Raises `RagkitError` if the weights are not in safetensors or incomplete, and `InputError` if the device cannot be used or the
     network's kind of memory is none that can be shared (state-space models).
     """
-    import transformers
+    from transformers import AutoConfig
 
-    with hushed():
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            kind = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
-            network, report = getattr(transformers, kind).from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, dtype=dtype, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RagkitError(f"model: {folder} cannot be loaded from safetensors: {reason}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise RagkitError(f"model: the weights in {folder} lack {len(missing)} tensors of the network, such as {missing[0]}")
-    try:
-        network = network.eval().to(device or best_device())
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {device!r} cannot be used: {' '.join(str(error).split())[:200]}") from error
+    with reading(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    head = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
+    network: Any = load_network(folder, device, head=head, dtype=dtype)
     return Seq2SeqReader(network) if config.is_encoder_decoder else CausalReader(network, folder.name)

@@ -87,7 +87,8 @@ class Company:
         fit[:, 2] = np.log1p(np.bincount(rows[rare], weighed[rare], minlength=len(pair.units)))
         for member in others:
             np.maximum.at(fit[:, 3], _naming(told, rows, member.name), member.held)
-        whole = self._whole(pair, others)
+        held = self._share(np.append(title.buckets, told.buckets))
+        whole = self._whole(_name(pair), held, others)
         relative = np.float32(1 / max(self._top, 1e-6))
         return Links(in_title * relative, in_passage * relative, fit.astype(np.float32), whole)
 
@@ -118,9 +119,8 @@ class Company:
         strengths[columns_of(self._wanted, said.buckets)[1]] = 0
         return strengths.astype(np.float32)
 
-    def _whole(self, pair: Pair, others: Sequence[_Member]) -> NDArray[np.float32]:
-        name = _name(pair)
-        held = self._share(np.append(words(pair.title).buckets, words(pair.passage).buckets))
+    def _whole(self, name: Words, held: float, others: Sequence[_Member]) -> NDArray[np.float32]:
+        """See `Links.whole`, for a passage of that name that holds such a share of the question."""
         ranks = [1 / (1 + sum(more > held for more in self._held)), float(np.log1p(len(others)) / np.log(11))]
         best_held = self._held[0] if self._held and self._held[0] > 0 else 1.0
         fit, naming = 0.0, 0

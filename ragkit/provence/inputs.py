@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.provence.company import PASSAGE_LINKS, UNIT_LINKS, Company, Links
-from ragkit.provence.matching import PASSAGE_FEATURES, UNIT_FEATURES, Match, Words, match
+from ragkit.provence.matching import PASSAGE_FEATURES, UNIT_FEATURES, Match, Words, edges_of, match, spans_at
 from ragkit.provence.pair import PASSAGE, QUESTION, SPECIAL, TITLE, Pair, Window
 
 _GRADES = np.array([0.35, 0.55, 0.75], np.float32)
@@ -52,9 +52,8 @@ def rows(windows: Sequence[Window], rarity: NDArray[np.float32] | None) -> list[
 
 
 def _row(window: Window, known: tuple[Match, Links] | None, rarity: NDArray[np.float32] | None) -> Row:
-    units = np.array([(unit.start, unit.end) for unit in window.pair.units], np.int64).reshape(-1, 2)
-    lies, at = _among(window.starts, units[:, 0], units[:, 1])
-    owners = np.where((window.segments == PASSAGE) & lies, at, -1)
+    units = window.pair.units
+    owners = np.where(window.segments == PASSAGE, spans_at(window.starts, *edges_of(units)), -1)
     if known is None or rarity is None:
         marks = np.select([window.segments == SPECIAL, window.segments == QUESTION], [_OTHER, 0], _SIDE)
         evidence, whole = np.zeros((len(units), UNIT_INPUTS), np.float32), np.zeros(PASSAGE_INPUTS, np.float32)
@@ -81,7 +80,7 @@ def marks_of(window: Window, matched: Match, links: Links, rarity: NDArray[np.fl
     for (segment, words, strengths), shared in zip(texts, matched.shared, strict=True):
         tokens = np.flatnonzero(window.segments == segment)
         side = 0 if segment == QUESTION else _SIDE
-        lies, at = _among(window.starts[tokens], words.starts, words.ends)
+        at = spans_at(window.starts[tokens], words.starts, words.ends)
         its_marks = np.full(len(tokens), side, np.int64)
         if len(words.starts):
             rare = np.searchsorted(_GRADES, rarity[words.buckets])
@@ -89,17 +88,6 @@ def marks_of(window: Window, matched: Match, links: Links, rarity: NDArray[np.fl
             plain = side + (len(_GRADES) + 1) * shared + rare
             linked = (level > 0) & (rare >= _RARE) & ~shared
             by_word = np.where(linked, 2 * _SIDE + _LEVELS * (rare - _RARE) + level - 1, plain)
-            its_marks = np.where(lies, by_word[at], side)
+            its_marks = np.where(at >= 0, by_word[at], side)
         marks[tokens] = its_marks
     return marks
-
-
-def _among(
-    places: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """For each place whether it lies in one of the sorted spans, and in which."""
-    if not len(starts):
-        return np.zeros(len(places), bool), np.zeros(len(places), np.int64)
-    at = np.searchsorted(starts, places, side="right") - 1
-    lies = (at >= 0) & (places < ends[np.maximum(at, 0)])
-    return lies, np.maximum(at, 0)

@@ -121,12 +121,19 @@ def unit_evidence(
 
 def units_at(said: Words, units: Sequence[Unit]) -> NDArray[np.int64]:
     """For each word the unit in which it begins, -1 for none."""
-    if not units:
-        return np.full(len(said.starts), -1, np.int64)
-    starts = np.array([unit.start for unit in units], np.int64)
-    ends = np.array([unit.end for unit in units], np.int64)
-    rows = np.searchsorted(starts, said.starts, side="right") - 1
-    return np.where((rows >= 0) & (said.starts < ends[np.maximum(rows, 0)]), rows, -1)
+    return spans_at(said.starts, *edges_of(units))
+
+
+def edges_of(units: Sequence[Unit]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where units begin and end."""
+    starts, ends = np.array([(unit.start, unit.end) for unit in units], np.int64).reshape(-1, 2).T
+    return starts, ends
+
+
+def spans_at(places: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each place in which of the sorted spans it lies, -1 for none."""
+    at = np.searchsorted(starts, places, side="right") - 1
+    return np.where((at >= 0) & (places < np.append(ends, 0)[at]), at, -1)
 
 
 def columns_of(wanted: NDArray[np.int64], buckets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

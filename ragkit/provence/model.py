@@ -131,7 +131,7 @@ class ProvenceModel:
         return [[its_own[pair] for pair in group] for group, its_own in zip(groups, judged, strict=True)]
 
     def _read(self, pairs: Sequence[Pair], batch_tokens: int) -> list[Judged]:
-        """`judge`, without the memo."""
+        """`judge_groups`, without the memo; each pair has its company already."""
         if self.family.normalize_question:
             pairs = [pair._replace(question=normalized(pair.question)) for pair in pairs]
         per_pair = cut(self._tokenizer, pairs)

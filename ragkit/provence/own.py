@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ragkit.encoders.network import best_device, load_network
+from ragkit.encoders.network import best_device, load_network, moved
 from ragkit.errors import InputError, RagkitError
 from ragkit.provence.company import accompanied
 from ragkit.provence.earlier import widened
@@ -59,7 +59,7 @@ class MarkedNetwork:
             output = self.model(batch)
         keep = torch.sigmoid(output.tokens.float()).cpu().numpy()
         lengths = [len(window.ids) for window in windows]
-        return Logits(output.rank.double().cpu().numpy(), [row[:length] for row, length in zip(keep, lengths, strict=True)])
+        return Logits(output.rank.cpu().double().numpy(), [row[:length] for row, length in zip(keep, lengths, strict=True)])
 
 
 def collate(several: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
@@ -103,7 +103,7 @@ def new_model(base: Path, device: str = "cpu") -> MarkedBert:
         # at first the passage's score is mostly that of its best unit
         model.ranking.weight.mul_(0.1)
         model.ranking.weight[0, -1] = 0.5
-    return _moved(model, device, torch.float32)
+    return moved(model, device, torch.float32)
 
 
 def is_own(folder: Path) -> bool:
@@ -178,17 +178,10 @@ def load_own(folder: Path, device: str | None = None, dtype: str | None = None) 
         model.load_state_dict(weights)
     except Exception as error:  # transformers has no one type for a configuration that makes no sense
         raise InputError(f"model: {folder} does not hold a whole model: {_line(error)}") from error
-    model = _moved(model, device, _DTYPES[dtype])
+    model = moved(model, device, _DTYPES[dtype])
     if dtype == "int8":
         to_int8(model.backbone.encoder)
     return MarkedNetwork(model, None if rarity is None else rarity.numpy().astype(np.float32) / np.float32(255)), family
-
-
-def _moved(model: MarkedBert, device: str, dtype: torch.dtype) -> MarkedBert:
-    try:
-        return model.to(device, dtype)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {device!r} cannot be used: {_line(error)}") from error
 
 
 def _unpacked(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

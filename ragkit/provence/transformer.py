@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ragkit.encoders.network import best_device, hushed
+from ragkit.encoders.network import best_device, hushed, moved
 from ragkit.errors import InputError, RagkitError
 from ragkit.provence.pair import Logits, Pair, Window
 
@@ -95,12 +95,8 @@ def build_network(
     head = nn.Linear(hidden, 2)
     head.load_state_dict({"weight": weight.float(), "bias": bias.float()})
     device = device or best_device()
-    try:
-        dtype = _dtype(precision, torch.device(device))
-        classifier, head = classifier.to(device), head.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {device!r} cannot be used: {' '.join(str(error).split())[:200]}") from error
-    _lower(classifier, dtype)
+    classifier, head = moved(classifier, device), moved(head, device)
+    _lower(classifier, _dtype(precision, torch.device(device)))
     return TransformerNetwork(classifier.eval(), head.eval())
 
 

@@ -59,6 +59,6 @@ class PairModel:
         if self._typed:
             inputs["token_type_ids"] = padded([window.type_ids for window in windows], device)
         with torch.inference_mode():
-            outputs = self._network(**inputs).logits.double().cpu().numpy()
+            outputs = self._network(**inputs).logits.cpu().double().numpy()
         scores: Scores = outputs[:, 0] if outputs.shape[1] == 1 else outputs[:, 1] - outputs[:, 0]
         return scores

@@ -90,6 +90,18 @@ def test_a_malformed_file_is_named(tmp_path: Path, part: str, content: str, mess
         load_dataset(write(tmp_path, **{part: content}))
 
 
+@pytest.mark.parametrize("name", ["corpus.jsonl.gz", "queries.jsonl.gz", "qrels/test.tsv.gz"])
+@pytest.mark.parametrize(
+    "damaged", [lambda data: data[:-9], lambda data: data[:12] + b"\xff" * 9, lambda data: gzip.compress(b'{"text": "\xe9"}')]
+)
+def test_a_damaged_packed_file_is_named(tmp_path: Path, name: str, damaged: Any) -> None:
+    """Cut off, overwritten, and not in UTF-8."""
+    file = write(tmp_path, packed=True) / name
+    file.write_bytes(damaged(file.read_bytes()))
+    with pytest.raises(InputError, match=f"^dataset: cannot read {re.escape(str(file))}: [^\n]+$"):
+        load_dataset(tmp_path)
+
+
 def test_records_of_any_kind_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text('{"a": 1}\n\n  \n{"b": [2]}', "utf-8")

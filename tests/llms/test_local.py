@@ -7,7 +7,6 @@ import json
 import random
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -17,10 +16,13 @@ import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
+from ragkit.encoders.folder import locate
 from ragkit.errors import InputError, RagkitError
 from ragkit.llms.adapt import as_llm
 from ragkit.llms.base import LLM, Cost, ScoresText
 from ragkit.llms.local import LocalLLM
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS = [f"w{i}" for i in range(60)]
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<user>"]
@@ -80,21 +82,30 @@ def save_tokenizer(folder: Path, family: str, template: str | None) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More threads only slow such small models down."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("models")
     return cache(lambda family, template=None: make_model(root / f"{family}-{len(template or '')}", family, template=template))
+
+
+def test_chat_templates_of_the_hub_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = [
+        "config.json",
+        "tokenizer.model",
+        "model.safetensors",
+        "chat_template.jinja",
+        "additional_chat_templates/tools.jinja",
+    ]
+
+    def fetch(name: str, allow_patterns: list[str]) -> str:
+        assert name == "someone/something"
+        assert list(filter_repo_objects([*files, "model.bin", "code.py"], allow_patterns=allow_patterns)) == files
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert locate("someone/something") == tmp_path
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,8 @@ from ragkit.errors import InputError, RagkitError
 from ragkit.provence.checkpoints import load_checkpoint
 from ragkit.provence.family import Family
 from ragkit.provence.pair import Logits, Pair, Window
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 HIDDEN, HEADS, VOCABULARY, POSITIONS, LOCAL = 16, 2, 90, 70, 8
 ARCHITECTURES = {"bert": "Bert", "deberta-v2": "DebertaV2", "modernbert": "ModernBert", "xlm-roberta": "XLMRoberta"}
@@ -223,15 +225,6 @@ def check(found: Logits, expected: Sequence[tuple[float, np.ndarray]], atol: flo
 
 
 # ---- tests ----
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """More threads only slow such small models down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,8 @@ from ragkit.provence.own import MarkedNetwork, is_own, load_own, new_model, save
 from ragkit.provence.pair import Pair, Window
 from ragkit.provence.windows import cut
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HIDDEN, POSITIONS = 32, 96
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 NOUNS = ["cat", "dog", "fish", "bird", "horse", "cow", "tree", "river", "stone", "house", "road", "boat", "lamp", "bread"]
@@ -50,15 +52,6 @@ def write_tokenizer(folder: Path) -> None:
     pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=ends)
     tokenizer.save(str(folder / "tokenizer.json"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """More threads only slow such small models down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +295,18 @@ def test_a_trained_model_goes_on_from_what_was_saved(base: Path, saved: Path, ra
 
 
 # ---- the network ----
+
+
+def test_a_device_without_float64_will_do(saved: Path, without_float64: Any) -> None:
+    network, _ = load_own(saved, "cpu")
+    windows = [
+        window for [window] in cut(PairTokenizer(saved, 64), [Pair("cat", "a dog", (Unit(0, 5),)), Pair("dog", "the cat", ())])
+    ]
+    expected = network(windows)
+    network.model.register_forward_hook(lambda _, inputs, output: output._replace(rank=without_float64(output.rank)))
+    found = network(windows)
+    assert found.rank.dtype == np.float64
+    np.testing.assert_array_equal(found.rank, expected.rank)
 
 
 @pytest.mark.parametrize("lexical", [True, False])

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from langchain_core.documents import Document
 
 from ragkit import ProvencePruner, ProvenceReranker, provenance
 from ragkit.provence.model import SHIPPED, ProvenceModel
 from ragkit.provence.own import load_own
 
-pytestmark = pytest.mark.skipif(not (SHIPPED / "config.json").is_file(), reason=f"the shipped model is not at {SHIPPED}")
+pytestmark = [
+    pytest.mark.skipif(not (SHIPPED / "config.json").is_file(), reason=f"the shipped model is not at {SHIPPED}"),
+    pytest.mark.usefixtures("one_thread"),
+]
 BANANAS = "Bananas ripen after harvest. They give off ethene. Green ones are sold to shops far away."
 CARS = "Cars have four wheels. Trains run on rails."
 
@@ -231,15 +232,6 @@ SIMPLE = [
         1,
     ),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """More threads only wait for one another at such short passages."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,8 @@ from langchain_core.documents import Document
 from ragkit import CrossEncoderReranker, InputError, provenance
 from ragkit.errors import RagkitError
 from ragkit.rerankers.pair_model import PairModel
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS = [f"w{i}" for i in range(120)]
 POSITIONS = 40
@@ -89,17 +91,6 @@ def save_tokenizer(folder: Path, family: str) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More threads only slow such small models down."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("models")
@@ -169,6 +160,17 @@ def test_two_outputs_are_log_odds(models: Any, family: str) -> None:
     np.testing.assert_allclose(found, outputs[:, 1] - outputs[:, 0], atol=1e-4)
     found = scores(CrossEncoderReranker(model=folder), question, passages)
     np.testing.assert_allclose(found, np.exp(outputs[:, 1]) / np.exp(outputs).sum(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_a_device_without_float64_will_do(models: Any, without_float64: Any, labels: int) -> None:
+    model = PairModel(models("bert", labels))
+    windows, _ = model.windows([("w1 w2", "w3"), ("w4", "w5 w6")])
+    expected = model.logits(windows)
+    model._network.register_forward_hook(lambda _, inputs, outputs: type(outputs)(logits=without_float64(outputs.logits)))
+    found = model.logits(windows)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "qwen2"])

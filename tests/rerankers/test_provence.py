@@ -14,7 +14,9 @@ from langchain_core.documents import Document
 from pydantic import ValidationError
 
 from ragkit import InputError, ProvencePruner, ProvenceReranker, provenance
+from ragkit.documents import sentences
 from ragkit.documents.provenance import Provenance, StageResult, with_provenance
+from ragkit.documents.sentences import units
 from ragkit.provence.pair import Logits
 
 WORDS = ["cat", "dog", "fish", "bird", "horse", "cow", "sheep"]
@@ -97,6 +99,26 @@ def test_a_model_that_gives_nan_leaves_the_order(make_provence: Any, make_networ
     assert not any("relevance_score" in document.metadata for document in broken.documents)
     assert all(0 < document.metadata["relevance_score"] < 1 for document in sound.documents)
     assert len(re.findall("did not give one finite score", caplog.text)) == 1
+
+
+@pytest.mark.parametrize(("length", "once"), [(1, True), (4000, False)])
+def test_sentences_are_found_once_for_all_stages(
+    make_provence: Any, monkeypatch: pytest.MonkeyPatch, length: int, once: bool
+) -> None:
+    """But texts that take much memory are not held on to."""
+    found: list[str] = []
+
+    def find(text: str, *args: Any) -> Any:
+        found.append(text)
+        return units(text, *args)
+
+    monkeypatch.setattr(sentences, "units", find)
+    sentences._found_lately.cache_clear()
+    model, texts = make_provence(), [f"The {word} sleeps. {'It eats. ' * length}" for word in WORDS]
+    ranked = ProvenceReranker(model=model).compress_documents(documents(texts), "which animal?")
+    ProvencePruner(model=model).compress_documents(ranked, "which animal?")
+    assert set(found) == set(texts)
+    assert (len(found) == len(texts)) == once
 
 
 async def test_every_door_leads_to_the_same_result(make_provence: Any) -> None:
