@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from ragkit.documents.provenance import provenance as provenance
     from ragkit.encoders.dense import DenseEncoder as DenseEncoder
     from ragkit.encoders.langchain import EmbeddingsEncoder as EmbeddingsEncoder
+    from ragkit.encoders.sparse import SparseEncoder as SparseEncoder
     from ragkit.errors import InputError as InputError
     from ragkit.errors import RagkitError as RagkitError
     from ragkit.errors import StoreError as StoreError
     from ragkit.provence.model import ProvenceModel as ProvenceModel
     from ragkit.pruners.extractive import ExtractivePruner as ExtractivePruner
     from ragkit.pruners.provence import ProvencePruner as ProvencePruner
+    from ragkit.rerankers.boosts import BoostReranker as BoostReranker
     from ragkit.rerankers.cascade import CascadeReranker as CascadeReranker
     from ragkit.rerankers.consensus import ConsensusReranker as ConsensusReranker
     from ragkit.rerankers.cross_encoder import CrossEncoderReranker as CrossEncoderReranker
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from ragkit.rerankers.tournament import TournamentReranker as TournamentReranker
     from ragkit.retrievers.bm25 import BM25Retriever as BM25Retriever
     from ragkit.retrievers.dense import DenseRetriever as DenseRetriever
+    from ragkit.retrievers.exact import ExactRetriever as ExactRetriever
     from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
+    from ragkit.retrievers.sparse import SparseRetriever as SparseRetriever
     from ragkit.store.indexer import index_paths as index_paths
     from ragkit.store.store import Store as Store
     from ragkit.store.store import bm25_and_dense as bm25_and_dense
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "ragkit.chains.answer",
     "BM25Retriever": "ragkit.retrievers.bm25",
+    "BoostReranker": "ragkit.rerankers.boosts",
     "CascadeReranker": "ragkit.rerankers.cascade",
     "Citation": "ragkit.chains.context",
     "ConsensusReranker": "ragkit.rerankers.consensus",
@@ -50,6 +55,7 @@ _HOMES = {
     "DenseEncoder": "ragkit.encoders.dense",
     "DenseRetriever": "ragkit.retrievers.dense",
     "EmbeddingsEncoder": "ragkit.encoders.langchain",
+    "ExactRetriever": "ragkit.retrievers.exact",
     "ExtractivePruner": "ragkit.pruners.extractive",
     "GroundedContext": "ragkit.chains.context",
     "HybridRetriever": "ragkit.retrievers.hybrid",
@@ -64,6 +70,8 @@ _HOMES = {
     "ProvenceReranker": "ragkit.rerankers.provence",
     "RagkitError": "ragkit.errors",
     "SetwiseReranker": "ragkit.rerankers.setwise",
+    "SparseEncoder": "ragkit.encoders.sparse",
+    "SparseRetriever": "ragkit.retrievers.sparse",
     "Store": "ragkit.store.store",
     "StoreError": "ragkit.errors",
     "TournamentReranker": "ragkit.rerankers.tournament",

@@ -1,4 +1,4 @@
-"""The command line: index, search, ask, source, eval-pruner, train. Results go to stdout, everything else to stderr."""
+"""The command line: index, search, grep, ask, source, eval-pruner, train. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typer.exceptions import TyperException
 
 from ragkit.errors import InputError, RagkitError
 from ragkit.evaluation.command import eval_pruner
+from ragkit.terminal import place, printable, short
 from ragkit.training.command import app as training
 
 if TYPE_CHECKING:
@@ -71,10 +72,14 @@ def index(
     size: Annotated[int | None, typer.Option(help="Largest passage, in tokens of the encoder; default: 200.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Tokens that neighbouring passages share; default: 0.")] = None,
     text_field: Annotated[str | None, typer.Option(help="The field of a JSON record that holds its text; default: text.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Also index every three characters, from now on, so that grep is fast.")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring an index up to date with files and folders; only what changed is read again."""
+    from ragkit.corpus.trigrams import check_available
     from ragkit.documents.files import check_paths
     from ragkit.documents.split import SplitSettings
     from ragkit.encoders.languages import iso_code
@@ -83,6 +88,8 @@ def index(
     from ragkit.store.store import Store, bm25_and_dense
 
     code = None if language is None else iso_code(language)
+    if exact:
+        check_available()
     if (out / NAME).exists():
         store = Store.open(out, encoder=encoder)
         if code is not None and code != store.language:
@@ -93,6 +100,9 @@ def index(
         check_paths(paths)
         store = Store.create(out, bm25_and_dense(encoder, language or "english"))
     with store, _progress(quiet) as progress:
+        if exact:
+            with store.write() as draft:
+                draft.index_trigrams()
         report = index_paths(
             store,
             paths,
@@ -129,6 +139,43 @@ def search(
         _print_json({"query": query, "hits": [_hit(document) for document in documents]})
     else:
         _print_hits(documents)
+
+
+@app.command()
+def grep(
+    directory: Directory,
+    pattern: Annotated[str, typer.Argument(help="What to look for, character by character.")],
+    ignore_case: Annotated[bool, typer.Option("--ignore-case", "-i", help="Upper and lower case are the same.")] = False,
+    regex: Annotated[
+        bool, typer.Option("--regex", "-E", help="PATTERN is a regular expression of Python; ^ and $ match at every line.")
+    ] = False,
+    count: Annotated[bool, typer.Option("--count", "-c", help="Only say how many matches there are.")] = False,
+    k: Annotated[int | None, typer.Option("-k", help="How many matches to show; default: all.")] = None,
+    filter: Conditions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find an exact string or a regular expression in the passages. Exit codes: 0 found, 1 not found, 2 error."""
+    from ragkit.corpus.patterns import Pattern
+    from ragkit.grep import as_json as matches_as_json
+    from ragkit.grep import grep, shown_lines
+    from ragkit.retrievers.batched import check_k
+    from ragkit.store.store import Store
+
+    try:
+        what = Pattern(pattern, ignore_case, regex)
+        with Store.open(directory) as store:
+            found = grep(store, what, None if k is None else check_k(k), _filter(filter))
+    except (RagkitError, OSError) as error:
+        raise typer.Exit(_complain(str(error), 2)) from None
+    if as_json:
+        hits = {} if count else {"hits": matches_as_json(found)}
+        _print_json({"pattern": pattern, "matches": found.matches, "passages": found.passages, **hits})
+    elif count:
+        typer.echo(f"{found.matches} matches in {found.passages} passages")
+    else:
+        for line in shown_lines(found):
+            typer.echo(line)
+    raise typer.Exit(0 if found.matches else 1)
 
 
 @app.command()
@@ -191,6 +238,9 @@ def main() -> None:
         code = _complain(error.format_message(), 2)
     except InputError as error:
         code = _complain(str(error), 2)
+    except BrokenPipeError:  # who reads has seen enough, as in `ragkit grep ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except (RagkitError, OSError) as error:
         code = _complain(str(error), 1)
     except Exception as error:
@@ -201,7 +251,7 @@ def main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"ragkit: {_printable(' '.join(message.split()))}", err=True)
+    typer.echo(f"ragkit: {printable(' '.join(message.split()))}", err=True)
     return code
 
 
@@ -294,9 +344,9 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _print_report(report: IndexReport, out: Path) -> None:
     for skipped in report.skipped:
-        typer.echo(_printable(f"skipped {_short(skipped.path)}: {skipped.reason}"), err=True)
+        typer.echo(printable(f"skipped {short(skipped.path)}: {skipped.reason}"), err=True)
     typer.echo(
-        f"{report.files} files read; {_short(str(out))} now holds {report.passages} passages "
+        f"{report.files} files read; {short(str(out))} now holds {report.passages} passages "
         f"({report.added} added, {report.updated} updated, {report.deleted} deleted; "
         f"{len(report.skipped)} files or records skipped) in {report.seconds:.1f} s"
     )
@@ -309,9 +359,9 @@ def _print_hits(documents: list[Document]) -> None:
         typer.echo("No passage matches.")
     for rank, document in enumerate(documents, 1):
         hit, record = _hit(document), provenance(document)
-        place = _place(hit["source"], record.line(0, document.page_content), record.page(0))
-        typer.secho(f"{rank}. {place}  {hit['score']:.3f}", bold=True)
-        typer.echo(_indent(_printable(document.page_content)) + "\n")
+        where = place(hit["source"], record.line(0, document.page_content), record.page(0))
+        typer.secho(f"{rank}. {where}  {hit['score']:.3f}", bold=True)
+        typer.echo(_indent(printable(document.page_content)) + "\n")
 
 
 def _print_answer(answer: Answer, *, budget: bool) -> None:
@@ -320,34 +370,14 @@ def _print_answer(answer: Answer, *, budget: bool) -> None:
         typer.echo("No sentence fits the token budget." if found and budget else "Nothing in these documents answers that.")
         return
     for citation in answer.citations:
-        typer.echo(_indent(_printable(citation.text)))
-        typer.secho(f"    [{citation.n}] {_place(citation.source, citation.line, citation.page)}", dim=True)
+        typer.echo(_indent(printable(citation.text)))
+        typer.secho(f"    [{citation.n}] {place(citation.source, citation.line, citation.page)}", dim=True)
     context = answer.context
     saved = 1 - context.tokens_kept / context.tokens_retrieved if context.tokens_retrieved else 0
     typer.echo(
         f"\n{len(context.passages)} passages, {context.tokens_retrieved} tokens retrieved, "
         f"{context.tokens_kept} kept ({saved:.0%} saved)"
     )
-
-
-def _place(source: str, line: int | None, page: int | None) -> str:
-    place = _printable(_short(source)).replace("\n", " ")
-    if page is not None:
-        return f"{place}, page {page}"
-    return place if line is None else f"{place}:{line}"
-
-
-def _short(path: str) -> str:
-    """The path relative to the working directory if it lies below it."""
-    if not os.path.isabs(path):
-        return path
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which could rewrite the terminal."""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
 
 
 def _indent(text: str) -> str:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -21,6 +22,10 @@ from ragkit.provence.model import ProvenceModel
 from ragkit.provence.pair import PASSAGE, Logits, Pair, Window
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# no test depends on how fast the machine is; the first call of a compiled function takes seconds
+hypothesis.settings.register_profile("ragkit", deadline=None)
+hypothesis.settings.load_profile("ragkit")
 
 
 class HashEncoder:

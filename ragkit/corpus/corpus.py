@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,11 @@ from langchain_core.documents import Document
 from numpy.typing import NDArray
 
 from ragkit.corpus.filters import Filter, compile_filter
+from ragkit.corpus.patterns import Alternatives, Pattern
 from ragkit.corpus.rows import Row, to_document, to_row
+from ragkit.corpus.trigrams import Trigrams, check_available
 from ragkit.documents.provenance import ensure_id
+from ragkit.documents.spans import Span
 from ragkit.errors import InputError, StaleSnapshotError, StoreError
 
 _SCHEMA = """
@@ -43,6 +47,7 @@ CREATE INDEX IF NOT EXISTS sources_died ON sources (died) WHERE died IS NOT NULL
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 _CHUNK = 900
+_TRIGRAM_BATCH = 4_000_000  # characters in one transaction, which is as long as readers may have to wait
 
 Positions = NDArray[np.int64]
 T = TypeVar("T")
@@ -87,6 +92,7 @@ class Corpus:
         """
         self.path, self.generation = path, generation
         self._lock = threading.RLock()
+        self._index_trigrams = False
         try:
             if path is None:
                 self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
@@ -99,6 +105,7 @@ class Corpus:
                     check_same_thread=False,
                     isolation_level=None,
                 )
+            self._trigrams = Trigrams(self._db)
             if path is None or writable:
                 self._db.executescript(_SCHEMA)
             written = self._counter("written")
@@ -155,6 +162,25 @@ class Corpus:
         for field in dict.fromkeys(condition.fields):
             self._check_field(field)
         return self._positions(f" AND {condition.sql}", condition.parameters)
+
+    def find(
+        self, pattern: Pattern, allowed: Positions | None = None, seconds: float | None = None
+    ) -> Iterator[tuple[int, list[Span]]]:
+        """Every passage that the pattern matches, by ascending position, with the spans of all matches in its text.
+
+        `allowed` are the positions to look at. Raises `InputError` if it takes longer than `seconds`; that is noticed between
+        two passages, for nothing can interrupt a regular expression at work in one.
+        """
+        stop = None if seconds is None else time.monotonic() + seconds
+        for chunk in _chunks(self._candidates(pattern.needs, allowed).tolist()):
+            marks = ",".join(map(str, chunk))
+            for position, text in self._rows(
+                f"SELECT position, text FROM passages WHERE position IN ({marks}) AND {self._live} ORDER BY position"
+            ):
+                if stop is not None and time.monotonic() > stop:
+                    raise InputError(f"pattern: took longer than {seconds:g} s; make it simpler, or allow more time")
+                if spans := pattern.spans(text):
+                    yield position, spans
 
     def source_text(self, name: str) -> str | None:
         """The decoded text that offsets into source `name` refer to; None if there is no such source."""
@@ -239,11 +265,23 @@ class Corpus:
                 ],
             )
 
+    def index_trigrams(self) -> bool:
+        """From the sealing of this generation on, keep a trigram index; returns whether there is none yet that knows all rows.
+
+        A corpus in memory has none: `find` reads every passage there. Raises `StoreError` if SQLite cannot do that.
+        """
+        check_available()
+        if self.path is None:
+            return False
+        self._index_trigrams = True
+        with self._transaction():
+            return self._trigrams.foreign or bool(self._beyond(self._trigrams.known).fetchone())
+
     def seal(self, oldest: int) -> None:
         """Mark this generation as written whole, and remove rows that no reader at `oldest` or later can see."""
+        self._add_trigrams()
         with self._transaction():
-            for table in ("passages", "sources"):
-                self._db.execute(f"DELETE FROM {table} WHERE died <= ?", (oldest,))
+            self._remove(f"died <= {oldest}")
             self._set("oldest", oldest)
             self._set("written", self.generation)
 
@@ -252,8 +290,8 @@ class Corpus:
         with self._transaction():
             self._set("written", generation)
             self._set("oldest", min(self._counter("oldest"), generation))
+            self._remove(f"born > {generation}")
             for table in ("passages", "sources"):
-                self._db.execute(f"DELETE FROM {table} WHERE born > ?", (generation,))
                 self._db.execute(f"UPDATE {table} SET died = NULL WHERE died > ?", (generation,))
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -267,14 +305,19 @@ class Corpus:
         return "the corpus" if self.path is None else str(self.path)
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with self._reading():
+            return self._db.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         with self._lock:
             nested = False
             try:
                 nested = self._db.in_transaction
                 if not nested:
-                    self._db.execute("BEGIN")  # the check and the query must see the same state
+                    self._db.execute("BEGIN")  # the check and the queries must see the same state
                 self._check_readable()
-                return self._db.execute(sql, parameters).fetchall()
+                yield
             except sqlite3.Error as error:
                 raise StoreError(f"cannot read {self._name}: {error}") from error
             finally:
@@ -294,6 +337,56 @@ class Corpus:
     def _positions(self, condition: str, parameters: Sequence[Any]) -> Positions:
         rows = self._rows(f"SELECT position FROM passages WHERE {self._live}{condition} ORDER BY position", parameters)
         return np.fromiter((position for (position,) in rows), np.int64, len(rows))
+
+    def _candidates(self, needs: Alternatives, allowed: Positions | None) -> Positions:
+        """Ascending positions where a match may be: at least all those where one is; some may not be live."""
+        with self._reading():
+            known = self._trigrams.known
+            found = self._trigrams.candidates(needs) if known else None
+            if found is None:
+                positions = self._positions("", [])
+            else:
+                positions = np.concatenate([np.asarray(found, np.int64), self._positions(" AND position >= ?", [known])])
+        return positions if allowed is None else np.intersect1d(positions, allowed, assume_unique=True)
+
+    def _add_trigrams(self) -> None:
+        """In several transactions: until the last is done, what is missing still counts as unknown."""
+        if not (self._index_trigrams or self._trigrams.writable):
+            return
+        with self._transaction():
+            if self._trigrams.foreign:
+                self._trigrams.create()
+        more = True
+        while more:
+            with self._transaction():
+                batch, size = [], 0
+                for position, *row in self._beyond(self._trigrams.known):
+                    batch.append((position, Row(*row).indexed))
+                    size += len(batch[-1][1])
+                    if size >= _TRIGRAM_BATCH:
+                        break
+                more = bool(batch)
+                if more:
+                    self._trigrams.add(batch, batch[-1][0] + 1)
+
+    def _beyond(self, known: int) -> sqlite3.Cursor:
+        columns = ", ".join(Row._fields)
+        return self._db.execute(
+            f"SELECT position, {columns} FROM passages WHERE position >= ? GROUP BY position ORDER BY position", (known,)
+        )
+
+    def _remove(self, condition: str) -> None:
+        """Delete rows of passages and sources; the trigrams of a position go with its last row."""
+        if self._trigrams.writable and not self._trigrams.foreign:
+            survivor = f"SELECT 1 FROM passages WHERE position = doomed.position AND ({condition}) IS NOT TRUE"
+            last = self._db.execute(
+                f"SELECT position, {', '.join(Row._fields)} FROM passages AS doomed "
+                f"WHERE {condition} AND position < ? AND NOT EXISTS ({survivor}) GROUP BY position",
+                (self._trigrams.known,),
+            )
+            self._trigrams.remove((position, Row(*row).indexed) for position, *row in last)
+        for table in ("passages", "sources"):
+            self._db.execute(f"DELETE FROM {table} WHERE {condition}")
 
     def _by_id(self, ids: Sequence[str], columns: str) -> dict[str, tuple[Any, ...]]:
         found: dict[str, tuple[Any, ...]] = {}

@@ -151,7 +151,8 @@ def longest_input(config: Mapping[str, Any]) -> int | None:
     limit = int(config.get("max_position_embeddings") or 0)
     # RoBERTa and its kin number positions from behind that of the padding
     shifted = any(family in config.get("model_type", "") for family in _POSITIONS_BEHIND_PADDING)
-    return limit - (int(config.get("pad_token_id", 1)) + 1) * shifted if limit > 0 else None
+    padding = config.get("pad_token_id")  # null in many configurations
+    return limit - ((1 if padding is None else int(padding)) + 1) * shifted if limit > 0 else None
 
 
 def _pooling(folder: Path) -> Pooling:

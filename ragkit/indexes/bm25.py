@@ -1,28 +1,22 @@
-"""The BM25 index: exact scores in float64, statistics that are always those of the documents that are there."""
+"""BM25 over the inverted index: the weight of a term in a document is its frequency."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from threading import Lock
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.errors import InputError
-from ragkit.indexes.base import Positions, Ranking, empty_ranking, top_k
-from ragkit.indexes.bm25_formulas import DELTAS, Floats, Variant, idf, saturate
-from ragkit.indexes.postings import Postings
+from ragkit.indexes.bm25_formulas import DELTAS, Floats, Saturation, Variant, idf, okapi_floor, saturation
+from ragkit.indexes.inverted import InvertedIndex, State
 
 
-class BM25Index:
-    """Sparse retrieval by BM25; implements `Index` for documents and queries that are int32 arrays of term ids.
+class BM25Index(InvertedIndex):
+    """Sparse retrieval by BM25; implements `Index` for `SparseVectors` of term frequencies (`SparseVectors.count`).
 
-    A hit is a document that contains at least one term of the query, whatever its score. A term counts as often as the
-    query repeats it; ids that no document contains are ignored. `delta` belongs to bm25l and bm25+ (0.5 and 1 if not given),
-    `epsilon` to okapi. Searching from several threads is safe; adding and removing is for one thread at a time.
+    A document's length is the sum of its frequencies. A term counts as often as the query repeats it; ids that no document
+    contains are ignored. `delta` belongs to bm25l and bm25+ (0.5 and 1 if not given), `epsilon` to okapi.
 
     Raises `InputError` for an unknown variant or a parameter out of its range.
     """
@@ -34,7 +28,10 @@ class BM25Index:
         b: float = 0.75,
         delta: float | None = None,
         epsilon: float = 0.25,
+        **search: Any,
     ) -> None:
+        """`search`: `threads` and `budget` of `InvertedIndex`."""
+        super().__init__(**search)
         if variant not in get_args(Variant):
             raise InputError(f"variant: {variant!r} is not one of {', '.join(get_args(Variant))}")
         delta = DELTAS.get(variant, 0.0) if delta is None else delta
@@ -45,83 +42,18 @@ class BM25Index:
             raise InputError(f"b: must lie between 0 and 1, not {b}")
         self.variant: Variant = variant
         self.k1, self.b, self.delta, self.epsilon = k1, b, delta, epsilon
-        self._parts: list[Postings] = []
-        self._ready: _Searchable | None = None
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return sum(len(part.positions) for part in self._parts)
-
-    def add(self, positions: Positions, vectors: Sequence[NDArray[np.int32]]) -> None:
-        """Add documents, each an array of term ids. Raises `InputError` if a position is taken or given twice."""
-        new = Postings.build(positions, vectors)
-        for part in self._parts:
-            if np.isin(new.positions, part.positions).any():
-                raise InputError("positions: a position is already taken")
-        with self._lock:
-            self._parts, self._ready = [*self._parts, new], None
-
-    def remove(self, positions: Positions) -> None:
-        """Forget documents; positions that are not there are ignored."""
-        with self._lock:
-            self._parts, self._ready = [part.without(positions) for part in self._parts], None
-
-    def search(self, queries: Sequence[NDArray[np.int32]], k: int, allowed: Positions | None = None) -> list[Ranking]:
-        """For each query at most `k` documents that share a term with it, best first; see `Index.search`."""
-        if k < 1:
-            raise InputError(f"k: must be at least 1, not {k}")
-        searchable = self._searchable()
-        mask = None if allowed is None else np.isin(searchable.postings.positions, allowed)
-        return [searchable.search(query, k, mask) for query in queries]
-
-    def save(self, directory: Path) -> None:
-        """Write the index into an existing, empty directory: .npy files and settings.json."""
-        self._searchable().postings.save(directory)
-        (directory / "settings.json").write_text(json.dumps(self.settings), encoding="utf-8")
-
-    @classmethod
-    def load(cls, directory: Path, *, writable: bool = False) -> Self:
-        """Read what `save` wrote; the arrays stay on disk unless `writable`."""
-        index = cls(**json.loads((directory / "settings.json").read_text(encoding="utf-8")))
-        index._parts = [Postings.load(directory, writable=writable)]
-        return index
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """See `InvertedIndex.settings`."""
         return {field: getattr(self, field) for field in ("variant", "k1", "b", "delta", "epsilon")}
 
-    def _searchable(self) -> _Searchable:
-        with self._lock:
-            if self._ready is None:
-                postings = Postings.merge(self._parts)
-                self._parts, self._ready = [postings], _Searchable(postings, **self.settings)
-            return self._ready
+    @property
+    def formula(self) -> Saturation:
+        """See `InvertedIndex.formula`."""
+        return saturation(self.variant, self.k1, self.b, self.delta)
 
-
-class _Searchable:
-    """Postings with their statistics; never changes, so threads may share it."""
-
-    def __init__(self, postings: Postings, variant: Variant, k1: float, b: float, delta: float, epsilon: float) -> None:
-        self.postings = postings
-        self._formula = (k1, b, delta)
-        self._variant: Variant = variant
-        self._idf = idf(variant, np.diff(postings.starts), len(postings.positions), epsilon)
-        total = int(postings.lengths.sum())
-        mean = max(total, 1) / max(len(postings.positions), 1)
-        self._length: Floats = np.asarray(postings.lengths, np.float64) / mean
-
-    def search(self, query: NDArray[np.int32], k: int, mask: NDArray[np.bool_] | None) -> Ranking:
-        postings = self.postings
-        scores = np.zeros(len(postings.positions))
-        hit = np.zeros(len(postings.positions), bool)
-        terms, repeats = np.unique(np.asarray(query), return_counts=True)
-        known = (terms >= 0) & (terms < len(self._idf))
-        for term, repeat in zip(terms[known], repeats[known], strict=True):
-            span = slice(postings.starts[term], postings.starts[term + 1])
-            rows = postings.rows[span]
-            weights = saturate(self._variant, postings.counts[span], self._length[rows], *self._formula)
-            scores[rows] += repeat * self._idf[term] * weights
-            hit[rows] = True
-        found = np.flatnonzero(hit if mask is None else hit & mask)
-        return top_k(postings.positions[found], scores[found], k) if len(found) else empty_ranking()
+    def query_weights(self, terms: NDArray[np.int32], weights: NDArray[np.float32], state: State) -> Floats:
+        """Repeats times inverse document frequency."""
+        floor = okapi_floor(state.all_frequencies, state.documents, self.epsilon) if self.variant == "okapi" else 0.0
+        return weights * idf(self.variant, state.frequencies(terms), state.documents, floor)

@@ -7,7 +7,7 @@ normalization" (CIKM 2011); okapi is what the package rank_bm25 computes as BM25
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,10 @@ DELTAS = {"bm25l": 0.5, "bm25+": 1.0}
 """The usual `delta` of the variants that have one."""
 
 
-def idf(variant: Variant, frequencies: NDArray[Any], documents: int, epsilon: float = 0.25) -> Floats:
+def idf(variant: Variant, frequencies: NDArray[Any], documents: int, floor: float = 0.0) -> Floats:
     """Inverse document frequency of every term, from its document frequency; 0 for terms that no document contains.
 
-    `epsilon` is used by okapi alone: a negative idf becomes `epsilon` times the mean idf over all terms, as in rank_bm25.
+    `floor` is used by okapi alone: what a term is worth whose idf is negative (see `okapi_floor`).
     """
     df = np.maximum(frequencies, 1).astype(np.float64)
     match variant:
@@ -35,22 +35,51 @@ def idf(variant: Variant, frequencies: NDArray[Any], documents: int, epsilon: fl
             values = np.log((documents + 1) / (df + 0.5))
         case "bm25+":
             values = np.log((documents + 1) / df)
-    present = frequencies > 0
-    if variant == "okapi" and present.any():
-        values = np.where(values < 0, epsilon * values[present].mean(), values)
-    return np.where(present, values, 0.0)
+    if variant == "okapi":
+        values = np.where(values < 0, floor, values)
+    return np.where(frequencies > 0, values, 0.0)
 
 
-def saturate(variant: Variant, tf: NDArray[Any], length: Floats, k1: float, b: float, delta: float) -> Floats:
-    """Weight of a term that occurs `tf` > 0 times in a document of `length` times the average length."""
-    norm = 1 - b + b * length
+def okapi_floor(frequencies: NDArray[Any], documents: int, epsilon: float) -> float:
+    """`epsilon` times the mean idf over all terms that documents contain; `frequencies` are theirs."""
+    if not len(frequencies):
+        return 0.0
+    return epsilon * float(idf("robertson", frequencies, documents).mean())
+
+
+class Saturation(NamedTuple):
+    """What a weight v in a document is worth: offset + scale * (v + c * n) / (slope * v + e * n).
+
+    n = 1 - b + b * (length of the document / mean length) grows with the length; the worth falls with n and is never
+    negative. All of BM25 has this shape, and so has the weight itself (`PLAIN`).
+    """
+
+    offset: float
+    scale: float
+    c: float
+    slope: float
+    e: float
+    b: float
+
+    def __call__(self, weights: NDArray[Any], relative_lengths: NDArray[Any]) -> Floats:
+        """Of weights above 0, in documents of these lengths in units of the mean."""
+        n = 1 - self.b + self.b * np.asarray(relative_lengths, np.float64)
+        v = np.asarray(weights, np.float64)
+        return self.offset + self.scale * (v + self.c * n) / (self.slope * v + self.e * n)
+
+
+PLAIN = Saturation(offset=0, scale=1, c=0, slope=0, e=1, b=0)
+"""The weight as it is."""
+
+
+def saturation(variant: Variant, k1: float, b: float, delta: float) -> Saturation:
+    """How the variant sees a term that occurs v times."""
     match variant:
         case "lucene" | "robertson":
-            return tf / (tf + k1 * norm)
+            return Saturation(0, 1, 0, 1, k1, b)
         case "atire" | "okapi":
-            return tf * (k1 + 1) / (tf + k1 * norm)
+            return Saturation(0, k1 + 1, 0, 1, k1, b)
         case "bm25l":
-            normed = tf / norm + delta
-            return (k1 + 1) * normed / (k1 + normed)
+            return Saturation(0, k1 + 1, delta, 1, k1 + delta, b)
         case "bm25+":
-            return delta + tf * (k1 + 1) / (tf + k1 * norm)
+            return Saturation(delta, k1 + 1, 0, 1, k1, b)

@@ -14,10 +14,9 @@ from ragkit.documents.model import Unit
 from ragkit.documents.provenance import passage_text
 from ragkit.encoders.base import Encoder, Vectors
 from ragkit.encoders.factory import as_encoder
-from ragkit.encoders.lexical import Analyzer, Vocabulary
 from ragkit.indexes.base import Scores
-from ragkit.indexes.bm25 import BM25Index
 from ragkit.pruners.base import Judgement, Pruner
+from ragkit.retrievers.overlap import bm25_scores
 
 
 class ExtractivePruner(Pruner):
@@ -70,18 +69,7 @@ class ExtractivePruner(Pruner):
         return [_cosines(vectors, query) for query, vectors in zip(asked, np.split(found, sizes), strict=True)]
 
     def _by_bm25(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Scores]:
-        analyzer = Analyzer(self.language)
-        answers = []
-        for query, sentences in zip(queries, texts, strict=True):
-            vocabulary, index = Vocabulary(), BM25Index()
-            terms = [vocabulary.add(tokens) for tokens in analyzer.analyze(sentences)]
-            index.add(np.arange(len(sentences)), terms)
-            scores = np.zeros(len(sentences))
-            if sentences:
-                hits = index.search([vocabulary.lookup(analyzer.analyze([query])[0])], len(sentences))[0]
-                scores[hits.positions] = hits.scores
-            answers.append(scores)
-        return answers
+        return [bm25_scores(query, sentences, self.language) for query, sentences in zip(queries, texts, strict=True)]
 
 
 def _cosines(vectors: Vectors, query: Vectors) -> Scores:

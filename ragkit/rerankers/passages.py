@@ -14,11 +14,9 @@ from ragkit.documents.provenance import passage_text, provenance
 from ragkit.documents.sentences import units, units_of
 from ragkit.documents.tokens import RegexTokenizer
 from ragkit.encoders.languages import iso_code
-from ragkit.encoders.lexical import Analyzer, Vocabulary
-from ragkit.indexes.base import Scores
-from ragkit.indexes.bm25 import BM25Index
 from ragkit.provence.titles import title_of
 from ragkit.quoting import plain
+from ragkit.retrievers.overlap import bm25_scores
 
 _PIECES = 4
 """A piece of a passage has at most this part of the cap, so that a text without full stops is not all or nothing."""
@@ -47,7 +45,7 @@ def shown_passages(question: str, documents: Sequence[Document], cap: int, langu
     starts = tokenizer.starts(texts)
     long = [at for at, its_starts in enumerate(starts) if len(its_starts) > cap]
     pieces = {at: _pieces(documents[at], starts[at].tolist(), max(cap // _PIECES, 1), code) for at in long}
-    scores = iter(_overlap(question, [texts[at][piece.start : piece.end] for at in long for piece in pieces[at]], language))
+    scores = iter(bm25_scores(question, [texts[at][piece.start : piece.end] for at in long for piece in pieces[at]], language))
     for at in long:
         kept = _best(pieces[at], [next(scores) for _ in pieces[at]], cap)
         texts[at] = _joined(texts[at], kept)
@@ -80,16 +78,6 @@ def _pieces(document: Document, starts: list[int], longest: int, code: str) -> l
             _Piece(start, end, min(longest, int(last - first) - at * longest)) for at, (start, end) in enumerate(pairwise(cuts))
         ]
     return pieces
-
-
-def _overlap(question: str, texts: Sequence[str], language: str) -> Scores:
-    scores = np.zeros(len(texts))
-    if texts:
-        analyzer, vocabulary, index = Analyzer(language), Vocabulary(), BM25Index()
-        index.add(np.arange(len(texts)), [vocabulary.add(terms) for terms in analyzer.analyze(texts)])
-        hits = index.search([vocabulary.lookup(analyzer(question))], len(texts))[0]
-        scores[hits.positions] = hits.scores
-    return scores
 
 
 def _best(pieces: Sequence[_Piece], scores: Sequence[float], cap: int) -> list[_Piece]:

@@ -58,6 +58,10 @@ class Draft:
         self.dirty |= settings != self.split
         self.split = settings
 
+    def index_trigrams(self) -> None:
+        """From now on keep an index for exact search."""
+        self.dirty |= self.corpus.index_trigrams()
+
     def _remove(self, positions: Sequence[int]) -> None:
         if positions:
             for name, index in self.indexes.items():

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from ragkit.encoders.base import Encoder
 from ragkit.encoders.factory import EncoderLike, as_encoder
+from ragkit.encoders.sparse_base import SparseEncoderLike, as_sparse_encoder
 from ragkit.errors import RagkitError, StaleSnapshotError, StoreError
 from ragkit.store.manifest import Manifest, read_manifest
+from ragkit.store.sparse_index import SparseIndex
 from ragkit.store.text_index import KINDS, TextIndex
 
 GENERATIONS = "generations"
 # numpy parses the header of an .npy file as Python, and Python 3.11 can fail if two threads do so at once
 _one_at_a_time = threading.Lock()
 
+AnyEncoder = EncoderLike | SparseEncoderLike
+"""What may be given for the index of a store, depending on its kind."""
+
 
 class Loader:
     """Loads the indexes of one store; each encoder is made once and shared by all generations."""
 
-    def __init__(self, encoder: EncoderLike | Mapping[str, EncoderLike] = None) -> None:
-        """`encoder` serves every dense index, or each the one that the mapping has under its name."""
+    def __init__(self, encoder: AnyEncoder | Mapping[str, AnyEncoder] = None) -> None:
+        """`encoder` serves every index that has one, or each the one that the mapping has under its name."""
         self._given = encoder
-        self._encoders: dict[str, Encoder] = {}
+        self._encoders: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -32,12 +36,13 @@ class Loader:
         """A loader that uses the encoders of these indexes."""
         return cls({name: encoder for name, index in indexes.items() if (encoder := getattr(index, "encoder", None)) is not None})
 
-    def encoder(self, name: str) -> Encoder:
-        """The encoder of the index of that name."""
+    def encoder(self, name: str, kind: str) -> Any:
+        """The encoder of the index of that name and kind: an `Encoder`, for a sparse index a `TermEncoder`."""
         with self._lock:
             if name not in self._encoders:
                 given = self._given.get(name) if isinstance(self._given, Mapping) else self._given
-                self._encoders[name] = as_encoder(given)
+                adapt: Callable[[Any], Any] = as_sparse_encoder if kind == SparseIndex.kind else as_encoder
+                self._encoders[name] = adapt(given)
             return self._encoders[name]
 
     def load(self, path: Path, manifest: Manifest, name: str, *, writable: bool = False) -> TextIndex:
@@ -49,7 +54,7 @@ class Loader:
             raise StoreError(f"index {name!r} of {path} is of the unknown kind {settings['kind']!r}; use a newer ragkit")
         try:
             with _one_at_a_time:
-                return kind.load(home, settings, lambda: self.encoder(name), writable=writable)
+                return kind.load(home, settings, lambda: self.encoder(name, settings["kind"]), writable=writable)
         except RagkitError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError is how faiss reports bad files

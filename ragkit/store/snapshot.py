@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
 
 from ragkit.corpus.corpus import Corpus
 from ragkit.corpus.filters import Filter
+from ragkit.corpus.patterns import Pattern
+from ragkit.documents.spans import Span
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking
 from ragkit.store.text_index import TextIndex
@@ -57,6 +59,12 @@ class Snapshot:
         """Like `search`, without blocking the event loop."""
         allowed = await asyncio.to_thread(self._positions, filter)
         return await (await asyncio.to_thread(self.index, name)).asearch(queries, k, allowed)
+
+    def find(
+        self, pattern: Pattern, filter: Filter | None = None, seconds: float | None = None
+    ) -> Iterator[tuple[int, list[Span]]]:
+        """Every passage that matches and passes the filter, by position, with the spans of all matches; see `Corpus.find`."""
+        return self.corpus.find(pattern, self._positions(filter), seconds)
 
     def documents(self, positions: Iterable[int]) -> list[Document]:
         """The passages at these positions, in this order."""

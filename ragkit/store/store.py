@@ -31,7 +31,7 @@ from ragkit.encoders.languages import iso_code
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError, StaleSnapshotError, StoreError
 from ragkit.store.draft import Draft
-from ragkit.store.loader import GENERATIONS, Loader
+from ragkit.store.loader import GENERATIONS, AnyEncoder, Loader
 from ragkit.store.manifest import NAME as MANIFEST
 from ragkit.store.manifest import Manifest, check_files, link_files, publish, read_manifest, seal, sync_directory
 from ragkit.store.snapshot import Snapshot
@@ -82,7 +82,7 @@ class Store:
         return cls(path, Snapshot(corpus, manifest.indexes, indexes.__getitem__), Loader.of(indexes))
 
     @classmethod
-    def open(cls, path: str | Path, *, encoder: EncoderLike | Mapping[str, EncoderLike] = None) -> Self:
+    def open(cls, path: str | Path, *, encoder: AnyEncoder | Mapping[str, AnyEncoder] = None) -> Self:
         """The published generation of a directory.
 
         `encoder` must be the one the index was built with (default: the packaged one); it is needed, and checked, when a dense
@@ -143,7 +143,9 @@ class Store:
     def encoder(self) -> Encoder | None:
         """The encoder of the first dense index; None if there is none."""
         settings = self.snapshot.settings
-        return next((self._loader.encoder(name) for name in settings if settings[name]["kind"] == DenseIndex.kind), None)
+        return next(
+            (self._loader.encoder(name, DenseIndex.kind) for name in settings if settings[name]["kind"] == DenseIndex.kind), None
+        )
 
     @property
     def language(self) -> str | None:

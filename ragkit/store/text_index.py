@@ -10,12 +10,15 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 
 from ragkit.encoders.base import Encoder, Progress
-from ragkit.encoders.lexical import Analyzer, Vocabulary
-from ragkit.errors import InputError, StoreError
+from ragkit.encoders.lexical import Analysis, Analyzer
+from ragkit.encoders.vocabulary import Vocabulary
+from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking
 from ragkit.indexes.bm25 import BM25Index
+from ragkit.sparse_vectors import SparseVectors
+from ragkit.store.sparse_index import SparseIndex, check_encoder
 
-_VOCABULARY = "vocabulary.json"
+_INDEX, _VOCABULARY = "postings", "vocabulary"
 
 
 class TextIndex(Protocol):
@@ -87,13 +90,14 @@ class LexicalIndex:
     def __len__(self) -> int:
         return len(self.index)
 
-    def prepare(self, texts: Sequence[str], twins: Sequence[int | None], progress: Progress | None = None) -> Any:
+    def prepare(self, texts: Sequence[str], twins: Sequence[int | None], progress: Progress | None = None) -> Analysis:
         """See `TextIndex.prepare`; analysing again is cheaper than copying postings, so twins are not used."""
-        return self.analyzer.analyze(texts)
+        return self.analyzer.analyze_flat(texts)
 
-    def add(self, positions: Positions, prepared: Any) -> None:
+    def add(self, positions: Positions, prepared: Analysis) -> None:
         """See `TextIndex.add`."""
-        self.index.add(positions, [self.vocabulary.add(tokens) for tokens in prepared])
+        tokens = self.vocabulary.add(prepared.terms)[prepared.tokens]
+        self.index.add(positions, SparseVectors.count_flat(prepared.starts, tokens))
 
     def remove(self, positions: Positions) -> None:
         """See `TextIndex.remove`."""
@@ -101,8 +105,8 @@ class LexicalIndex:
 
     def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.search`."""
-        terms = [self.vocabulary.lookup(tokens) for tokens in self.analyzer.analyze(queries)]
-        return self.index.search(terms, k, allowed)
+        terms = self.vocabulary.lookup_all(self.analyzer.analyze(queries))
+        return self.index.search(SparseVectors.count_flat(*terms), k, allowed)
 
     async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.asearch`."""
@@ -110,8 +114,9 @@ class LexicalIndex:
 
     def save(self, directory: Path) -> None:
         """See `TextIndex.save`."""
-        self.index.save(directory)
-        self.vocabulary.save(directory / _VOCABULARY)
+        for part, name in ((self.index, _INDEX), (self.vocabulary, _VOCABULARY)):
+            (directory / name).mkdir()
+            part.save(directory / name)
 
     @classmethod
     def load(
@@ -120,7 +125,7 @@ class LexicalIndex:
         """See `TextIndex.load`."""
         return cls(
             Analyzer.from_fingerprint(settings["analyzer"]),
-            BM25Index.load(directory, writable=writable),
+            BM25Index.load(directory / _INDEX),
             Vocabulary.load(directory / _VOCABULARY),
         )
 
@@ -192,16 +197,9 @@ class DenseIndex:
         from ragkit.indexes.dense import FaissIndex
 
         own = encoder()
-        built, given = settings["encoder"], dict(own.fingerprint)
-        differing = sorted(key for key in built.keys() | given.keys() if built.get(key) != given.get(key))
-        # a digest of the weights says more than the name of the folder they lie in
-        if differing and not (differing == ["model"] and "digest" in given):
-            raise StoreError(
-                f"this index was built with encoder {built.get('model')!r}, not {given.get('model')!r} "
-                f"(different: {', '.join(differing)}); open it with that encoder, or index again"
-            )
+        check_encoder(settings["encoder"], own.fingerprint)
         return cls(own, settings["vectors"], FaissIndex.load(directory, writable=writable))
 
 
-KINDS: dict[str, type[TextIndex]] = {LexicalIndex.kind: LexicalIndex, DenseIndex.kind: DenseIndex}
+KINDS: dict[str, type[TextIndex]] = {kind.kind: kind for kind in (LexicalIndex, DenseIndex, SparseIndex)}
 """Every kind of index that a directory may hold, by the name that its manifest has for it."""

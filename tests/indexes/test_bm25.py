@@ -17,20 +17,21 @@ from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking
 from ragkit.indexes.bm25 import BM25Index
 from ragkit.indexes.bm25_formulas import Variant
+from ragkit.sparse_vectors import SparseVectors
 
 VARIANTS = get_args(Variant)
 documents = st.lists(st.lists(st.integers(0, 12), max_size=15), min_size=1, max_size=15)
 queries = st.lists(st.integers(-2, 15), max_size=8)
 
 
-def ids(tokens: list[int]) -> np.ndarray:
-    return np.array(tokens, np.int32)
+def bags(*texts: list[int]) -> SparseVectors:
+    return SparseVectors.count(texts)
 
 
 def build(docs: list[list[int]] | dict[int, list[int]], **options: Any) -> BM25Index:
     docs = docs if isinstance(docs, dict) else dict(enumerate(docs))
     index = BM25Index(**options)
-    index.add(np.array(list(docs), np.int64), [ids(doc) for doc in docs.values()])
+    index.add(np.array(list(docs), np.int64), bags(*docs.values()))
     return index
 
 
@@ -87,7 +88,7 @@ def agrees(ranking: Ranking, expected: list[tuple[int, float]], k: int) -> None:
 def test_okapi_equals_rank_bm25(docs: list[list[int]], query: list[int]) -> None:
     theirs = BM25Okapi(docs).get_scores(query)
     hits = {i for i, doc in enumerate(docs) if set(doc) & set(query)}
-    (ours,) = build(docs, variant="okapi", k1=1.5).search([ids(query)], len(docs))
+    (ours,) = build(docs, variant="okapi", k1=1.5).search(bags(query), len(docs))
     assert set(ours.positions.tolist()) == hits
     np.testing.assert_allclose(ours.scores, theirs[ours.positions], atol=1e-6)
 
@@ -96,13 +97,13 @@ def test_okapi_equals_rank_bm25(docs: list[list[int]], query: list[int]) -> None
 @given(docs=documents, query=queries, k=st.integers(1, 20), k1=st.floats(0, 3), b=st.floats(0, 1))
 @settings(max_examples=60)
 def test_variants_equal_the_papers(variant: str, docs: list[list[int]], query: list[int], k: int, k1: float, b: float) -> None:
-    (ranking,) = build(docs, variant=variant, k1=k1, b=b).search([ids(query)], k)
+    (ranking,) = build(docs, variant=variant, k1=k1, b=b).search(bags(query), k)
     agrees(ranking, reference(dict(enumerate(docs)), query, variant, k1, b), k)
 
 
 @given(docs=documents, query=queries, allowed=st.sets(st.integers(0, 20)), k=st.integers(1, 5))
 def test_allowed_restricts_before_the_cut(docs: list[list[int]], query: list[int], allowed: set[int], k: int) -> None:
-    (ranking,) = build(docs).search([ids(query)], k, np.array(sorted(allowed), np.int64))
+    (ranking,) = build(docs).search(bags(query), k, np.array(sorted(allowed), np.int64))
     agrees(ranking, reference(dict(enumerate(docs)), query, "lucene", 1.2, 0.75, allowed), k)
 
 
@@ -118,27 +119,27 @@ def test_any_history_equals_a_fresh_build(
     index, state = BM25Index(variant), dict[int, list[int]]()
     for added, removed in steps:
         added = {p: doc for p, doc in added.items() if p not in state}
-        index.add(np.array(list(added), np.int64), [ids(doc) for doc in added.values()])
+        index.add(np.array(list(added), np.int64), bags(*added.values()))
         state |= added
-        index.search([ids(query)], 3)
+        index.search(bags(query), 3)
         index.remove(np.array(sorted(removed), np.int64))
         state = {p: doc for p, doc in state.items() if p not in removed}
     assert len(index) == len(state)
-    (ranking,), (fresh,) = index.search([ids(query)], 50), build(state, variant=variant).search([ids(query)], 50)
+    (ranking,), (fresh,) = index.search(bags(query), 50), build(state, variant=variant).search(bags(query), 50)
     np.testing.assert_array_equal(ranking.positions, fresh.positions)
     np.testing.assert_array_equal(ranking.scores, fresh.scores)
 
 
 def test_equal_documents_are_ordered_by_position_also_at_the_cut() -> None:
     index = build({p: [1, 2, 3] for p in (9, 4, 7, 1, 30, 2)})
-    (ranking,) = index.search([ids([3, 1])], 3)
+    (ranking,) = index.search(bags([3, 1]), 3)
     assert ranking.positions.tolist() == [1, 2, 4]
     assert len(set(ranking.scores.tolist())) == 1
 
 
 def test_hits_with_scores_of_zero_and_below_are_hits_and_strangers_are_not() -> None:
     index = build([[0], [0], [0, 1], [2]], variant="robertson")
-    (ranking,) = index.search([ids([0])], 10)
+    (ranking,) = index.search(bags([0]), 10)
     assert sorted(ranking.positions.tolist()) == [0, 1, 2]
     assert (ranking.scores < 0).all()
 
@@ -146,9 +147,9 @@ def test_hits_with_scores_of_zero_and_below_are_hits_and_strangers_are_not() -> 
 def test_nothing_to_find() -> None:
     index = build([[0, 1], [1]])
     for query in ([], [7], [-1]):
-        assert len(index.search([ids(query)], 5)[0].positions) == 0
-    assert len(BM25Index().search([ids([1])], 5)[0].positions) == 0
-    assert len(index.search([ids([1])], 5, np.empty(0, np.int64))[0].positions) == 0
+        assert len(index.search(bags(query), 5)[0].positions) == 0
+    assert len(BM25Index().search(bags([1]), 5)[0].positions) == 0
+    assert len(index.search(bags([1]), 5, np.empty(0, np.int64))[0].positions) == 0
 
 
 @pytest.mark.parametrize("docs", [{}, {3: []}, {5: [1, 1, 2], 2: [2], 9: []}])
@@ -158,9 +159,9 @@ def test_saved_and_loaded_is_the_same(tmp_path: Any, docs: dict[int, list[int]],
     index.save(tmp_path)
     loaded = BM25Index.load(tmp_path, writable=writable)
     for one in (index, loaded):
-        one.add(np.array([1]), [ids([2, 4])])
+        one.add(np.array([1]), bags([2, 4]))
     assert len(loaded) == len(docs) + 1
-    for ours, theirs in zip(loaded.search([ids([2])], 9), index.search([ids([2])], 9), strict=True):
+    for ours, theirs in zip(loaded.search(bags([2]), 9), index.search(bags([2]), 9), strict=True):
         np.testing.assert_array_equal(ours.positions, theirs.positions)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
 
@@ -169,7 +170,7 @@ def test_threads_searching_a_fresh_index_agree() -> None:
     rng = np.random.default_rng(0)
     index = build([rng.integers(0, 50, 20).tolist() for _ in range(500)])
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: index.search([ids([1, 2, 3])], 10)[0].positions.tolist(), range(40)))
+        found = list(pool.map(lambda _: index.search(bags([1, 2, 3]), 10)[0].positions.tolist(), range(40)))
     assert all(positions == found[0] for positions in found)
 
 
@@ -185,11 +186,11 @@ def test_wrong_parameters_are_named(options: dict[str, Any], field: str) -> None
 def test_wrong_calls_are_named() -> None:
     index = build([[1], [2]])
     with pytest.raises(InputError, match=r"^k: "):
-        index.search([ids([1])], 0)
+        index.search(bags([1]), 0)
     with pytest.raises(InputError, match="already taken"):
-        index.add(np.array([5, 1]), [ids([1]), ids([1])])
+        index.add(np.array([5, 1]), bags([1], [1]))
     with pytest.raises(InputError, match="twice"):
-        index.add(np.array([7, 7]), [ids([1]), ids([1])])
+        index.add(np.array([7, 7]), bags([1], [1]))
     with pytest.raises(InputError, match="negative"):
-        index.add(np.array([8]), [ids([-1])])
+        index.add(np.array([8]), bags([-1]))
     assert len(index) == 2

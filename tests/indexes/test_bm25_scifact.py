@@ -9,8 +9,10 @@ from pathlib import Path
 import ir_measures
 import numpy as np
 
-from ragkit.encoders.lexical import Analyzer, Vocabulary
+from ragkit.encoders.lexical import Analyzer
+from ragkit.encoders.vocabulary import Vocabulary
 from ragkit.indexes.bm25 import BM25Index
+from ragkit.sparse_vectors import SparseVectors
 
 
 def test_scifact(data: Path) -> None:
@@ -27,8 +29,8 @@ def test_scifact(data: Path) -> None:
 
     analyzer, vocabulary, index = Analyzer(), Vocabulary(), BM25Index()
     terms = analyzer.analyze([f"{doc['title']} {doc['text']}" for doc in docs])
-    index.add(np.arange(len(docs)), [vocabulary.add(tokens) for tokens in terms])
-    queries = [vocabulary.lookup(tokens) for tokens in analyzer.analyze(list(questions.values()))]
+    index.add(np.arange(len(docs)), SparseVectors.count_flat(*vocabulary.add_all(terms)))
+    queries = SparseVectors.count_flat(*vocabulary.lookup_all(analyzer.analyze(list(questions.values()))))
     run = [
         ir_measures.ScoredDoc(query_id, docs[position]["_id"], score)
         for query_id, ranking in zip(questions, index.search(queries, 100), strict=True)

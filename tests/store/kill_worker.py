@@ -15,10 +15,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import faiss
 from conftest import HashEncoder
 
+from ragkit.indexes.warmup import warm_up
 from ragkit.store.indexer import index_paths
 from ragkit.store.store import Store, bm25_and_dense
 
 faiss.omp_set_num_threads(1)
+warm_up()
 for line in sys.stdin:
     out, folder, delay = line.split()
     child = os.fork()

@@ -1,0 +1,150 @@
+"""One immutable part of an inverted index: documents as rows, ordered by position, and their postings in blocks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragkit.indexes import kernels
+from ragkit.indexes.base import Positions
+from ragkit.indexes.bm25_formulas import Saturation
+from ragkit.sparse_vectors import SparseVectors
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Term i of `terms` has the entries `entry_starts[i]:entry_starts[i + 1]`, one for each block of documents it is in.
+
+    Entry j is about block `blocks[j]`; its postings are `firsts[j]:firsts[j + 1]`. A posting is a document's place within the
+    block, the value (BM25: the frequency) and a bound: what the value is worth, rounded up to 255ths of the term's peak.
+    """
+
+    positions: Positions
+    """[rows] ascending."""
+    lengths: NDArray[np.float32]
+    """[rows] sum of the document's weights."""
+    terms: NDArray[np.int32]
+    """[terms] ids, ascending."""
+    peaks: NDArray[np.float64]
+    """[terms] the highest worth in this segment, at the mean length at which it was built."""
+    entry_starts: NDArray[np.int64]
+    """[terms + 1]."""
+    blocks: NDArray[np.int32]
+    """[entries] ascending within a term."""
+    maxima: NDArray[np.uint8]
+    """[entries] the highest bound in the entry."""
+    firsts: NDArray[np.uint32]
+    """[entries + 1]."""
+    postings: NDArray[np.uint16]
+    """[postings] place << 8 | bound, ascending within an entry."""
+    values: NDArray[Any]
+    """[postings] uint8 where that loses nothing, else float32."""
+    shift: int = field(default=0)
+    """A block has 2 ** shift rows."""
+    home: Path | None = field(default=None, compare=False)
+    """The directory that holds these arrays as files, if one does."""
+
+    def __post_init__(self) -> None:
+        # compiled functions take writable and read-only arrays as different types: with one type they are compiled once
+        for name in _ARRAYS:
+            array = np.asarray(getattr(self, name)).view()  # the caller's own array stays writable
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def build(cls, positions: Positions, vectors: SparseVectors, formula: Saturation, length_unit: float) -> Self:
+        """From documents in ascending order of position; a relative length is a length times `length_unit`."""
+        terms, local = _number(vectors.terms)
+        lengths = np.add.reduceat(np.append(vectors.weights, np.float32(0)), vectors.starts[:-1], dtype=np.float64)
+        lengths = np.where(np.diff(vectors.starts) > 0, lengths, 0).astype(np.float32)
+        starts, rows, values = kernels.invert(vectors.starts, local, vectors.weights, len(terms))
+        shift = _shift(len(positions))
+        peaks, entry_starts, blocks, maxima, firsts, postings = kernels.encode(
+            starts, rows, values, lengths, length_unit, tuple(map(float, formula)), shift
+        )
+        if len(values) and values.max() <= 255 and not (values % 1).any():
+            values = values.astype(np.uint8)
+        return cls(positions, lengths, terms, peaks, entry_starts, blocks, maxima, firsts, postings, values, shift)
+
+    def vectors(self) -> SparseVectors:
+        """The documents, as they were given to `build`."""
+        _, sizes = self.tally(np.ones(len(self.positions), np.bool_))
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        terms, weights = np.empty(len(self.values), np.int32), np.empty(len(self.values), np.float32)
+        kernels.decode(
+            self.shift, self.entry_starts, self.blocks, self.firsts, self.postings, self.values, starts, terms, weights
+        )
+        return SparseVectors(starts, self.terms[terms], weights)
+
+    def tally(self, live: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many of the live rows each term is in, and how many terms each row has, live or not."""
+        frequencies, sizes = kernels.tally(self.shift, self.entry_starts, self.blocks, self.firsts, self.postings, live)
+        return frequencies, sizes
+
+    def frequencies(self) -> NDArray[np.int64]:
+        """[terms] how many rows each term is in."""
+        ends = self.firsts[self.entry_starts].astype(np.int64)
+        return ends[1:] - ends[:-1]
+
+    def find(self, terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The segment's own number of each term id, and whether it has the term."""
+        if not len(self.terms):
+            return np.zeros(len(terms), np.int64), np.zeros(len(terms), np.bool_)
+        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        return at, self.terms[at] == terms
+
+    def rows_of(self, positions: Positions) -> NDArray[np.int64]:
+        """The rows at those of the positions that are here."""
+        at = np.minimum(np.searchsorted(self.positions, positions), len(self.positions) - 1)
+        rows: NDArray[np.int64] = at[self.positions[at] == positions]
+        return rows
+
+    def save(self, directory: Path) -> None:
+        """Write one .npy file per array into a new directory, or link to the files that are there already."""
+        directory.mkdir()
+        for name in _ARRAYS:
+            file = directory / f"{name}.npy"
+            if self.home is None or not _link(self.home / file.name, file):
+                np.save(file, getattr(self, name), allow_pickle=False)
+        object.__setattr__(self, "home", directory)
+
+    @classmethod
+    def load(cls, directory: Path, shift: int) -> Self:
+        """Read what `save` wrote, with the segment's `shift`; the arrays stay on disk."""
+        arrays: dict[str, Any] = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        return cls(**arrays, shift=shift, home=directory)
+
+
+_ARRAYS = [f.name for f in fields(Segment) if f.name not in ("shift", "home")]
+
+
+def _shift(rows: int) -> int:
+    """Small blocks have tight bounds, many blocks take time themselves: some thousands of them are best."""
+    return min(max(int(np.log2(max(rows, 1) / 8192)), 4), kernels.MAX_SHIFT)
+
+
+def _number(terms: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64] | NDArray[np.int32]]:
+    """The distinct ids, ascending, and each entry's place among them."""
+    if not len(terms) or len(terms) < terms.max():
+        distinct, local = np.unique(terms, return_inverse=True)
+        return distinct.astype(np.int32), local
+    present = np.zeros(terms.max() + 1, np.bool_)  # sorting many millions takes seconds
+    present[terms] = True
+    return np.flatnonzero(present).astype(np.int32), (np.cumsum(present) - 1).astype(np.int32)[terms]
+
+
+def _link(old: Path, new: Path) -> bool:
+    try:
+        os.link(old, new)
+    except OSError:
+        try:
+            shutil.copyfile(old, new)
+        except OSError:  # the generation it lay in is gone
+            return False
+    return True
