@@ -62,6 +62,21 @@ class SparseVectors:
         return cls(starts, terms, weights)
 
     @classmethod
+    def weighted_sum(cls, parts: Sequence[tuple[Self, float]], rows: int) -> Self:
+        """Row by row the sum of vectors times their weights; `rows` is how many there are, also of no parts at all."""
+        if len(parts) == 1 and parts[0][1] == 1:
+            return parts[0][0]
+        owners = [np.repeat(np.arange(rows, dtype=np.int64), np.diff(vectors.starts)) for vectors, _ in parts]
+        keys = [owner << 32 | (vectors.terms.astype(np.int64) + 2**31) for owner, (vectors, _) in zip(owners, parts, strict=True)]
+        together, place = np.unique(np.concatenate([np.empty(0, np.int64), *keys]), return_inverse=True)
+        weights = np.concatenate([np.empty(0), *(vectors.weights * np.float64(weight) for vectors, weight in parts)])
+        return cls(
+            np.searchsorted(together >> 32, np.arange(rows + 1)).astype(np.int64),
+            ((together & 0xFFFFFFFF) - 2**31).astype(np.int32),
+            np.bincount(place, weights, len(together)).astype(np.float32),
+        )
+
+    @classmethod
     def count(cls, documents: Iterable[Sequence[int] | NDArray[np.int32]]) -> Self:
         """From each text's term ids in order, repeats included: the weight of a term is how often it occurs."""
         lists = [np.asarray(document, np.int32) for document in documents]

@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 RETRIEVERS = {
     "bm25": "ragkit.retrievers.bm25:BM25Retriever",
     "dense": "ragkit.retrievers.dense:DenseRetriever",
+    "exact": "ragkit.retrievers.exact:ExactRetriever",
     "hybrid": "ragkit.retrievers.hybrid:HybridRetriever",
+    "sparse": "ragkit.retrievers.sparse:SparseRetriever",
 }
 STAGES = {
+    "boosts": "ragkit.rerankers.boosts:BoostReranker",
     "consensus": "ragkit.rerankers.consensus:ConsensusReranker",
     "cross-encoder": "ragkit.rerankers.cross_encoder:CrossEncoderReranker",
     "extractive": "ragkit.pruners.extractive:ExtractivePruner",

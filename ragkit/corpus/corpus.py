@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ragkit.corpus.filters import Filter, compile_filter
 from ragkit.corpus.patterns import Alternatives, Pattern
-from ragkit.corpus.rows import Row, to_document, to_row
+from ragkit.corpus.rows import IndexedText, Row, to_document, to_row
 from ragkit.corpus.trigrams import Trigrams, check_available
 from ragkit.documents.provenance import ensure_id
 from ragkit.documents.spans import Span
@@ -57,7 +57,7 @@ class Addition(NamedTuple):
     """A passage that the indexes must learn: `twin` is a known position with the same indexed text, if there is one."""
 
     position: int
-    text: str
+    text: IndexedText
     twin: int | None
 
 
@@ -361,7 +361,7 @@ class Corpus:
             with self._transaction():
                 batch, size = [], 0
                 for position, *row in self._beyond(self._trigrams.known):
-                    batch.append((position, Row(*row).indexed))
+                    batch.append((position, Row(*row).indexed.whole))
                     size += len(batch[-1][1])
                     if size >= _TRIGRAM_BATCH:
                         break
@@ -384,7 +384,7 @@ class Corpus:
                 f"WHERE {condition} AND position < ? AND NOT EXISTS ({survivor}) GROUP BY position",
                 (self._trigrams.known,),
             )
-            self._trigrams.remove((position, Row(*row).indexed) for position, *row in last)
+            self._trigrams.remove((position, Row(*row).indexed.whole) for position, *row in last)
         for table in ("passages", "sources"):
             self._db.execute(f"DELETE FROM {table} WHERE {condition}")
 

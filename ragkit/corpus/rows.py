@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 
 from ragkit.documents.provenance import KEY, SCORE_KEY, Provenance, content_id, origin, provenance
 from ragkit.errors import InputError
+
+
+class IndexedText(NamedTuple):
+    """What indexes see of a passage."""
+
+    body: str
+    """The passage itself."""
+    headings: str = ""
+    """The headings above it that the body does not show, outermost first."""
+    title: str = ""
+    """`metadata["title"]` of a document that a caller gave, unless its text shows it; the passages of a file have headings
+    instead, and would all change with a title. Only BM25 sees it."""
+
+    @property
+    def whole(self) -> str:
+        """Headings and body, as dense and learned sparse encoders read them."""
+        return f"{self.headings}\n{self.body}" if self.headings else self.body
 
 
 class Row(NamedTuple):
@@ -23,10 +40,10 @@ class Row(NamedTuple):
     provenance: str | None
 
     @property
-    def indexed(self) -> str:
+    def indexed(self) -> IndexedText:
         """What indexes see of the passage."""
         record = Provenance.from_json(json.loads(self.provenance)) if self.provenance else Provenance()
-        return _indexed_text(self.text, record.headings)
+        return _indexed_text(self.text, record, json.loads(self.metadata))
 
 
 def to_row(document: Document) -> Row:
@@ -45,7 +62,7 @@ def to_row(document: Document) -> Row:
     place = origin(record)
     return Row(
         id=str(document.id),
-        digest=content_id(_indexed_text(text, record.headings)),
+        digest=content_id("\0".join(_indexed_text(text, record, document.metadata))),
         source=record.source,
         text=text,
         metadata=_exact_json({key: value for key, value in document.metadata.items() if key not in ours}, document.id),
@@ -61,10 +78,12 @@ def to_document(id_: str, text: str, metadata: str, record: str | None) -> Docum
     return Document(id=id_, page_content=text, metadata=fields)
 
 
-def _indexed_text(text: str, headings: Sequence[str]) -> str:
-    """The passage, preceded by the headings above it that its text does not already show."""
-    context = [heading for heading in headings if heading not in text]
-    return f"{' > '.join(context)}\n{text}" if context else text
+def _indexed_text(text: str, record: Provenance, metadata: Mapping[str, Any]) -> IndexedText:
+    context = [heading for heading in record.headings if heading not in text]
+    title = metadata.get("title")
+    if record.source is not None or not isinstance(title, str) or title in text or title in record.headings:
+        title = ""
+    return IndexedText(text, " > ".join(context), title)
 
 
 def _exact_json(metadata: dict[str, Any], id_: str | None) -> str:

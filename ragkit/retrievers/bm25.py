@@ -13,8 +13,9 @@ from ragkit.store.text_index import LexicalIndex, TextIndex
 class BM25Retriever(IndexRetriever):
     """Ranks passages by BM25. Returns only passages that share a term with the question.
 
-    Options of `from_documents`: `language` (English name or ISO code), `stopwords`, `stemming`, and those of `BM25Index`:
-    `variant` ("lucene", "robertson", "atire", "bm25l", "bm25+", "okapi"), `k1`, `b`, `delta`, `epsilon`.
+    Options of `from_documents`: `language` (English name or ISO code), `stopwords`, `stemming`, `heading_weight` and
+    `title_weight` (how often a term counts that is in the headings above a passage, or in `metadata["title"]`), and those of
+    `BM25Index`: `variant` ("lucene", "robertson", "atire", "bm25l", "bm25+", "okapi"), `k1`, `b`, `delta`, `epsilon`.
     """
 
     index_name: str = "bm25"
@@ -27,8 +28,16 @@ class BM25Retriever(IndexRetriever):
 
     @classmethod
     def indexes(
-        cls, *, language: str = "english", stopwords: bool = True, stemming: bool = True, **bm25: Any
+        cls,
+        *,
+        language: str = "english",
+        stopwords: bool = True,
+        stemming: bool = True,
+        heading_weight: float = 1.0,
+        title_weight: float = 1.0,
+        **bm25: Any,
     ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         analyzer = Analyzer(language, stopwords=stopwords, stemming=stemming)
-        return {"bm25": LexicalIndex(analyzer, BM25Index(**bm25))}
+        index = LexicalIndex(analyzer, BM25Index(**bm25), heading_weight=heading_weight, title_weight=title_weight)
+        return {"bm25": index}

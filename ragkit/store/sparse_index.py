@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ragkit.corpus.rows import IndexedText
 from ragkit.encoders.base import Progress
 from ragkit.encoders.sparse_base import TermEncoder
 from ragkit.errors import InputError, StoreError
@@ -39,9 +40,11 @@ class SparseIndex:
     def __len__(self) -> int:
         return len(self.index)
 
-    def prepare(self, texts: Sequence[str], twins: Sequence[int | None], progress: Progress | None = None) -> SparseVectors:
+    def prepare(
+        self, texts: Sequence[IndexedText], twins: Sequence[int | None], progress: Progress | None = None
+    ) -> SparseVectors:
         """See `TextIndex.prepare`; each distinct text is encoded once, twins too, for the index does not give vectors back."""
-        distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        distinct = {text: row for row, text in enumerate(dict.fromkeys(text.whole for text in texts))}
         vectors = self.encoder.encode_documents(list(distinct), progress)
         if len(vectors) != len(distinct) or not np.isfinite(vectors.weights).all() or (vectors.weights < 0).any():
             raise InputError(
@@ -50,7 +53,7 @@ class SparseIndex:
             )
         if progress and len(distinct) < len(texts):
             progress(len(texts) - len(distinct))
-        return vectors.take(np.array([distinct[text] for text in texts], np.int64))
+        return vectors.take(np.array([distinct[text.whole] for text in texts], np.int64))
 
     def add(self, positions: Positions, prepared: SparseVectors) -> None:
         """See `TextIndex.add`."""

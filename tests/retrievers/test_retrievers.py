@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import ValidationError
 
 from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, provenance
+from ragkit.documents.provenance import Provenance, with_provenance
 from ragkit.store.store import Store, bm25_and_dense
 
 TEXTS = ["the cat sat on the mat", "dogs bark at the cat", "a fish swims", "cat and dog and fish", "nothing here"]
@@ -204,3 +205,26 @@ def test_text_that_comes_again_is_not_encoded_again(make_encoder: Any) -> None:
     retriever.upsert([Document(id="3", page_content="one")])
     assert encoder.encoded == 2
     assert set(ids(retriever.invoke("one", k=2))) == {"1", "3"}
+
+
+def test_titles_and_headings_are_found_and_weighted() -> None:
+    """BM25 over fields: like one text in which the words of a field are repeated as often as the field counts."""
+    texts = ["The pump is checked every year.", "The pump is checked.", "Nothing of that kind."]
+    titles = ["Boilers", "Gardens and boilers", "Boilers"]
+    documents = [
+        with_provenance(Document(id=str(i), page_content=text, metadata={"title": title}), Provenance(headings=("Care",)))
+        for i, (text, title) in enumerate(zip(texts, titles, strict=True))
+    ]
+    fields = BM25Retriever.from_documents(documents, title_weight=2, heading_weight=3, k=3)
+    plain = BM25Retriever.from_texts(
+        [" ".join([text, title, title, "Care", "Care", "Care"]) for text, title in zip(texts, titles, strict=True)],
+        ids=["0", "1", "2"],
+        k=3,
+    )
+    for query in ("boilers", "care", "pump boilers", "gardens"):
+        ours, theirs = fields.invoke(query), plain.invoke(query)
+        assert [d.id for d in ours] == [d.id for d in theirs]
+        assert [d.metadata["relevance_score"] for d in ours] == pytest.approx([d.metadata["relevance_score"] for d in theirs])
+    assert BM25Retriever.from_documents(documents, title_weight=0).invoke("gardens") == []
+    with pytest.raises(InputError, match=r"^title_weight: "):
+        BM25Retriever.from_documents(documents, title_weight=-1)

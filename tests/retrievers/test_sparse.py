@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 
+from ragkit.corpus.rows import IndexedText
 from ragkit.documents.tokens import RegexTokenizer
 from ragkit.errors import InputError, StoreError
 from ragkit.retrievers.sparse import SparseRetriever
@@ -124,7 +125,7 @@ def test_changes_are_seen() -> None:
 def test_a_text_is_encoded_once_and_progress_counts_them_all() -> None:
     encoder, done = WordEncoder(), list[int]()
     index = SparseIndex(encoder)
-    prepared = index.prepare(TEXTS, [None] * len(TEXTS), done.append)
+    prepared = index.prepare([IndexedText(text) for text in TEXTS], [None] * len(TEXTS), done.append)
     assert encoder.encoded == len(set(TEXTS)) == len(TEXTS) - 1
     assert sum(done) == len(TEXTS)
     expected = encoder.encode(TEXTS, expand=False)
