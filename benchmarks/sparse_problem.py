@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from retrieval import DATA
 from synthetic import Texts, questions, splade, splade_questions, texts
 
-from ragkit.encoders.lexical import Analyzer, Vocabulary
+from ragkit.encoders.lexical import Analyzer
+from ragkit.encoders.vocabulary import Vocabulary
 from ragkit.evaluation.datasets import load_dataset
 from ragkit.indexes.base import top_k
 from ragkit.sparse_vectors import SparseVectors

@@ -20,7 +20,8 @@ MAX_SHIFT = 8
 """Blocks have 2 ** shift documents: at most 256, since places within a block are bytes."""
 _BUCKETS = 4096
 _FIRST = 64  # blocks looked at before all others
-_TABLE = 2**24  # entries of the table from terms and blocks to postings: what a query of very many terms may take
+_GROUP = 32  # blocks that are passed over together
+_DENSE = 4  # a term in one of so many blocks has an entry for every block: found without a search, added up eight at a time
 _LIMIT = 2.0**29  # of a bound as an integer; half of it is left for rounding up
 
 
@@ -57,6 +58,7 @@ def encode(
     """Peaks of terms, entries (starts per term, block, maximum, first posting), and place and bound of each posting."""
     offset, scale, c, slope, e, b = formula
     size = len(post_starts) - 1
+    n_blocks = (len(lengths) + (1 << shift) - 1) >> shift
     peaks = np.zeros(size, np.float64)
     entry_starts = np.zeros(size + 1, np.int64)
     for term in range(size):
@@ -67,19 +69,20 @@ def encode(
             if rows[p] >> shift != block:
                 block = rows[p] >> shift
                 count += 1
-        entry_starts[term + 1] = entry_starts[term] + count
+        entry_starts[term + 1] = entry_starts[term] + (n_blocks if count * _DENSE >= n_blocks else count)
     entries = entry_starts[size]
     blocks = np.empty(entries, np.int32)
     maxima = np.zeros(entries, np.uint8)
     firsts = np.empty(entries + 1, np.uint32)
-    firsts[entries] = len(rows)
     postings = np.empty(len(rows), np.uint16)
-    entry = -1
+    firsts[entries] = len(rows)
     for term in range(size):
+        entry = entry_starts[term] - 1
+        dense = entry_starts[term + 1] - entry_starts[term] == n_blocks
         block = -1
         for p in range(post_starts[term], post_starts[term + 1]):
-            if rows[p] >> shift != block:
-                block = rows[p] >> shift
+            while rows[p] >> shift != block:
+                block = block + 1 if dense else rows[p] >> shift
                 entry += 1
                 blocks[entry] = block
                 firsts[entry] = p
@@ -88,6 +91,9 @@ def encode(
             bound = min(max(np.ceil(share * 255), 1), 255)
             postings[p] = (rows[p] - (block << shift)) << 8 | np.int32(bound)
             maxima[entry] = max(maxima[entry], np.uint8(bound))
+        for left in range(entry + 1, entry_starts[term + 1]):
+            blocks[left] = n_blocks - (entry_starts[term + 1] - left)
+            firsts[left] = post_starts[term + 1]
     return peaks, entry_starts, blocks, maxima, firsts, postings
 
 
@@ -173,40 +179,24 @@ def sort_heaps(scores: Any, positions: Any, sizes: Any) -> None:
             _sift_down(scores[query], positions[query], last)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _entry(table: Any, j: int, blocks: Any, first: int, last: int, block: int) -> Any:
-    """Which of a query's j-th term's entries is about a block, -1 if none is; from the table, as far as that goes."""
-    if j < len(table):
-        return first + table[j, block] - 1 if table[j, block] else -1
-    entry = first + np.searchsorted(blocks[first:last], block)
-    return entry if entry < last and blocks[entry] == block else -1
+@njit(cache=True, nogil=True)
+def _highest(values: Any) -> Any:
+    highest = np.int32(0)
+    for i in range(len(values)):
+        highest = values[i] if values[i] > highest else highest
+    return highest
 
 
 @njit(cache=True, nogil=True)
-def _find(postings: Any, first: int, last: int, place: int) -> Any:
-    """Where in the ascending `postings[first:last]` a place is; -1 if it is not there."""
-    end = last
-    while first < last:
-        middle = (first + last) >> 1
-        if postings[middle] >> 8 < place:
-            first = middle + 1
-        else:
-            last = middle
-    return first if first < end and postings[first] >> 8 == place else -1
-
-
-@njit(cache=True, nogil=True)
-def _cut(bounds: Any, count: int) -> Any:
-    """A value that at least `count` of the blocks reach, as far as so many have any bound, and hardly more do."""
-    highest = 0
-    for block in range(len(bounds)):
-        highest = max(highest, bounds[block])
+def _cut(groups: Any, count: int) -> Any:
+    """A bound that at least `count` groups of blocks reach, as far as so many have any, and hardly more do."""
+    highest = _highest(groups)
     shift = 0
     while highest >> shift >= _BUCKETS:
         shift += 1
     counts = np.zeros(_BUCKETS, np.int32)
-    for block in range(len(bounds)):
-        counts[bounds[block] >> shift] += 1
+    for group in range(len(groups)):
+        counts[groups[group] >> shift] += 1
     bucket = _BUCKETS - 1
     count -= counts[bucket]
     while count > 0 and bucket > 0:
@@ -216,11 +206,20 @@ def _cut(bounds: Any, count: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _highest(sums: Any) -> Any:
-    highest = np.int32(0)
-    for i in range(len(sums)):
-        highest = sums[i] if sums[i] > highest else highest
-    return highest
+def _add_up(upper: Any, maxima: Any, step: Any) -> None:
+    """Add a dense term's bounds to those of the blocks; 1 more where the term is, so that also what is worth nothing is a hit."""
+    for block in range(len(maxima)):
+        upper[block] += step * np.int32(maxima[block]) + np.int32(maxima[block] > 0)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _advance(blocks: Any, cursors: Any, ends: Any, j: int, block: int) -> Any:
+    """Move a query's j-th term on to its first entry that is not before a block."""
+    entry = cursors[j]
+    while entry < ends[j] and blocks[entry] < block:
+        entry += 1
+    cursors[j] = entry
+    return entry
 
 
 @njit(cache=True, nogil=True)
@@ -238,13 +237,20 @@ def search(
     offset, scale, c, slope, e, b = formula
     width = 1 << shift
     n_blocks = (len(positions) + width - 1) >> shift
-    upper = np.empty(n_blocks, np.int32)
+    groups = np.empty((n_blocks + _GROUP - 1) // _GROUP, np.int32)
+    upper = np.empty(len(groups) * _GROUP, np.int32)
     sums = np.zeros(width, np.int32)
+    exact = np.zeros(width)
     longest = 0
     for query in range(len(heap_sizes)):
         longest = max(longest, query_starts[query + 1] - query_starts[query])
-    table = np.empty((min(longest, _TABLE // n_blocks + 1), n_blocks), np.int32)
     steps = np.empty(longest, np.int32)
+    dense = np.empty(longest, np.bool_)
+    cursors = np.empty(longest, np.int64)
+    ends = np.empty(longest, np.int64)
+    lows = np.empty(longest, np.int64)
+    highs = np.empty(longest, np.int64)
+    heads = np.empty(longest, np.uint16)
     for query in range(len(heap_sizes)):
         begin = query_starts[query]
         terms = query_terms[begin : query_starts[query + 1]]
@@ -256,53 +262,61 @@ def search(
         unit = _LIMIT / total if total > 1e-200 else 1.0
         upper[:] = 0
         for j in range(len(terms)):
+            first, ends[j] = entry_starts[terms[j]], entry_starts[terms[j] + 1]
             steps[j] = np.int32(np.ceil(max(weights[j], 0.0) * peaks[terms[j]] * slack * unit / 255))
-            first = entry_starts[terms[j]]
-            for entry in range(first, entry_starts[terms[j] + 1]):
-                upper[blocks[entry]] += steps[j] * np.int32(maxima[entry]) + 1  # + 1: also what is worth nothing is a hit
-            if j < len(table):
-                table[j, :] = 0
-                for entry in range(first, entry_starts[terms[j] + 1]):
-                    table[j, blocks[entry]] = entry - first + 1
+            dense[j] = ends[j] - first == n_blocks
+            if dense[j]:
+                _add_up(upper, maxima[first : ends[j]], steps[j])
+            else:
+                for entry in range(first, ends[j]):
+                    upper[blocks[entry]] += steps[j] * np.int32(maxima[entry]) + np.int32(1)
         if len(open_blocks):
             for block in range(n_blocks):
                 if not open_blocks[block]:
                     upper[block] = 0
+        for group in range(len(groups)):
+            groups[group] = _highest(upper[group * _GROUP : (group + 1) * _GROUP])
         least = np.int64(1)
         if size == len(scores):
             least = max(least, np.int64(np.floor(max(scores[0], 0.0) * unit)))
         spent = 0
         # a few of the best blocks first, so that the pass through the rest, in the order of memory, can leave most of them out
-        for cut in (np.int64(_cut(upper, _FIRST)), np.int64(1)):
-            for block in range(n_blocks):
-                if upper[block] < max(cut, least) or spent >= budget:
+        for cut in (np.int64(_cut(groups, _FIRST)), np.int64(1)):
+            for j in range(len(terms)):
+                cursors[j] = entry_starts[terms[j]]
+            for group in range(len(groups)):
+                if groups[group] < max(cut, least):
                     continue
-                upper[block] = 0
-                for j in range(len(terms)):
-                    entry = _entry(table, j, blocks, entry_starts[terms[j]], entry_starts[terms[j] + 1], block)
-                    if entry >= 0:
+                for block in range(group * _GROUP, min((group + 1) * _GROUP, n_blocks)):
+                    if upper[block] < max(cut, least) or spent >= budget:
+                        continue
+                    upper[block] = 0
+                    for j in range(len(terms)):
+                        entry = entry_starts[terms[j]] + block if dense[j] else _advance(blocks, cursors, ends, j, block)
+                        lows[j], highs[j] = firsts[entry], firsts[min(entry + 1, len(firsts) - 1)]
+                        if not dense[j] and (entry == ends[j] or blocks[entry] > block):
+                            highs[j] = lows[j]
+                    for j in range(len(terms)):
+                        heads[j] = postings[min(lows[j], len(postings) - 1)]
+                    for j in range(len(terms)):
                         step = steps[j]
-                        spent += firsts[entry + 1] - firsts[entry]
-                        for p in range(firsts[entry], firsts[entry + 1]):
+                        spent += highs[j] - lows[j]
+                        for p in range(lows[j], highs[j]):
                             sums[postings[p] >> np.uint16(8)] += step * np.int32(postings[p] & np.uint16(255)) + np.int32(1)
-                if _highest(sums) >= least:
-                    base = np.int64(block) << shift
-                    for local in range(width):
-                        if sums[local] < least:
-                            continue
-                        row = base + local
-                        if len(live) and not live[row]:
-                            continue
-                        n = 1 - b + b * lengths[row] * length_unit
-                        score = 0.0
+                    if _highest(sums) >= least:
+                        base = np.int64(block) << shift
                         for j in range(len(terms)):
-                            entry = _entry(table, j, blocks, entry_starts[terms[j]], entry_starts[terms[j] + 1], block)
-                            if entry >= 0:
-                                p = _find(postings, np.int64(firsts[entry]), np.int64(firsts[entry + 1]), local)
-                                if p >= 0:
-                                    score += weights[j] * worth(values[p], n, offset, scale, c, slope, e)
-                        size = _push(scores, hits, size, score, positions[row])
-                        if size == len(scores):
-                            least = max(least, np.int64(np.floor(max(scores[0], 0.0) * unit)))
-                sums[:] = 0
+                            for p in range(lows[j], highs[j]):
+                                place = postings[p] >> np.uint16(8)
+                                if sums[place] >= least:
+                                    n = 1 - b + b * lengths[base + place] * length_unit
+                                    exact[place] += weights[j] * worth(values[p], n, offset, scale, c, slope, e)
+                        for place in range(width):
+                            row = base + place
+                            if sums[place] >= least and (not len(live) or live[row]):
+                                size = _push(scores, hits, size, exact[place], positions[row])
+                                if size == len(scores):
+                                    least = max(least, np.int64(np.floor(max(scores[0], 0.0) * unit)))
+                        exact[:] = 0
+                    sums[:] = 0
         heap_sizes[query] = size

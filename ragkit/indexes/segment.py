@@ -125,8 +125,8 @@ _ARRAYS = [f.name for f in fields(Segment) if f.name not in ("shift", "home")]
 
 
 def _shift(rows: int) -> int:
-    """Small blocks have tight bounds, many blocks take time themselves: some thousands of them are best."""
-    return min(max(int(np.log2(max(rows, 1) / 8192)), 4), kernels.MAX_SHIFT)
+    """Small blocks have tight bounds, but very many of them take time themselves: up to some ten thousands are best."""
+    return min(max(int(np.log2(max(rows, 1) / 32_768)), 5), kernels.MAX_SHIFT)
 
 
 def _number(terms: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64] | NDArray[np.int32]]:
