@@ -1,7 +1,7 @@
 """BM25 and learned sparse retrieval: ragkit's inverted index beside other libraries, with one thread each.
 
-    python benchmarks/sparse.py                                   # all sets; writes benchmarks/results/sparse.md as it goes
-    python benchmarks/sparse.py --sets zipf-20k --systems ragkit bm25s    # prints only
+    python benchmarks/sparse.py                                   # all sets; writes benchmarks/results/sparse/SET.md
+    python benchmarks/sparse.py --sets zipf-20k --systems ragkit bm25s --dry    # prints only
 
 Sets are datasets below $RAGKIT_DATA (default: ../shared/data), as NAME:SPLIT, and synthetic ones (`synthetic.py`): zipf-SIZE
 for BM25 and splade-SIZE for learned sparse vectors, where SIZE is 20k, 100k, 1m or 4m; "-shuffled" behind it takes the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,19 @@ from sparse_problem import DEPTH
 
 from ragkit.evaluation.tables import Table
 
-SETS = ("scifact:test", "squad:test", "hotpotqa:dev", "zipf-20k", "zipf-100k", "zipf-1m", "splade-100k", "splade-1m")
+SETS = (
+    "scifact:test",
+    "squad:test",
+    "hotpotqa:dev",
+    "zipf-20k",
+    "zipf-100k",
+    "zipf-1m",
+    "splade-20k",
+    "splade-100k",
+    "splade-1m",
+)
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON")
-RESULTS = ROOT / "benchmarks" / "results" / "sparse.md"
+RESULTS = ROOT / "benchmarks" / "results" / "sparse"
 COLUMNS = {
     "index s": "{:.2f}",
     "index MB": "{:.1f}",
@@ -125,24 +136,26 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, metavar="SET")
     parser.add_argument("--systems", nargs="+", choices=sorted({*sparse_bm25.SYSTEMS, *sparse_learned.SYSTEMS}), metavar="SYSTEM")
     parser.add_argument("--questions", type=int, default=1_000, help="of each set, at most")
-    parser.add_argument("--limit", type=float, default=3_600, help="seconds after which a system is given up")
+    parser.add_argument("--dry", action="store_true", help="print only")
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which a system is given up")
     arguments = parser.parse_args()
-    whole = tuple(arguments.sets) == SETS and not arguments.systems
-    parts = []
     for name in arguments.sets:
         try:
-            parts.append(measure(name, arguments.systems, arguments.questions, arguments.limit))
+            text = measure(name, arguments.systems, arguments.questions, arguments.limit)
         except Failed as failure:
-            parts.append(f"## {name}\n\nNot measured: {failure}\n")
-        print(parts[-1])
-        if whole:
+            text = f"## {name}\n\nNot measured: {failure}\n"
+        print(text)
+        if not arguments.dry:
             options = "".join(
                 f" --{option} {getattr(arguments, option):g}"
                 for option in ("questions", "limit")
                 if getattr(arguments, option) != parser.get_default(option)
             )
-            command = f"`python benchmarks/sparse.py{options}`"
-            RESULTS.write_text("\n".join(["# Sparse retrieval\n", f"{LEGEND}\n", *parts, f"{command}\n"]), "utf-8")
+            if arguments.systems:
+                options += f" --systems {shlex.join(arguments.systems)}"
+            RESULTS.mkdir(exist_ok=True)
+            command = f"`python benchmarks/sparse.py --sets {name}{options}`"
+            (RESULTS / f"{name.replace(':', '-')}.md").write_text(f"{text}\n{LEGEND}\n\n{command}\n", "utf-8")
 
 
 if __name__ == "__main__":

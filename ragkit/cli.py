@@ -83,6 +83,7 @@ def index(
     from ragkit.documents.files import check_paths
     from ragkit.documents.split import SplitSettings
     from ragkit.encoders.languages import iso_code
+    from ragkit.indexes.warmup import warm_up
     from ragkit.store.indexer import index_paths
     from ragkit.store.manifest import NAME
     from ragkit.store.store import Store, bm25_and_dense
@@ -98,6 +99,7 @@ def index(
         # before the directory is made, so that a mistake leaves nothing behind
         SplitSettings.of({"size": size, "overlap": overlap})
         check_paths(paths)
+        warm_up()  # seconds, once per machine: better here than at the first question
         store = Store.create(out, bm25_and_dense(encoder, language or "english"))
     with store, _progress(quiet) as progress:
         if exact:

@@ -41,16 +41,27 @@ class SparseVectors:
         entries = np.repeat(self.starts[:-1][rows] - starts[:-1], lengths) + np.arange(starts[-1])
         return type(self)(starts, self.terms[entries], self.weights[entries])
 
+    def without_zeros(self) -> Self:
+        """Without the entries whose weight is 0."""
+        kept = self.weights != 0
+        if kept.all():
+            return self
+        ends = np.append(0, np.cumsum(kept))
+        return type(self)(ends[self.starts], self.terms[kept], self.weights[kept])
+
     @classmethod
     def of(cls, rows: Sequence[tuple[Any, Any]]) -> Self:
         """From terms and weights of each row, in any order.
 
-        Raises `InputError` if their numbers differ, a row has a term twice, or a weight is not finite.
+        Raises `InputError` if their numbers differ, a row has a term twice, an id is too large, or a weight is not finite.
         """
         starts = np.cumsum([0, *(len(terms) for terms, _ in rows)]).astype(np.int64)
         if any(len(terms) != len(weights) for terms, weights in rows):
             raise InputError("rows: a row has more terms than weights, or fewer")
-        terms = np.concatenate([np.empty(0, np.int32), *(np.asarray(terms, np.int32) for terms, _ in rows)])
+        wide = np.concatenate([np.empty(0, np.int64), *(np.asarray(terms, np.int64) for terms, _ in rows)])
+        terms = wide.astype(np.int32)
+        if (terms != wide).any():
+            raise InputError("rows: a term id does not fit into 32 bits")
         weights = np.concatenate([np.empty(0, np.float32), *(np.asarray(weights, np.float32) for _, weights in rows)])
         if not np.isfinite(weights).all():
             raise InputError("rows: a weight is not finite")

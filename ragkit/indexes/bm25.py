@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.errors import InputError
-from ragkit.indexes.bm25_formulas import DELTAS, Floats, Saturation, Variant, idf, okapi_floor, saturation
+from ragkit.indexes.bm25_formulas import DELTAS, Floats, Saturation, Variant, idf, saturation
 from ragkit.indexes.inverted import InvertedIndex, State
 
 
@@ -46,14 +46,14 @@ class BM25Index(InvertedIndex):
     @property
     def settings(self) -> dict[str, Any]:
         """See `InvertedIndex.settings`."""
-        return {field: getattr(self, field) for field in ("variant", "k1", "b", "delta", "epsilon")}
+        return {field: getattr(self, field) for field in ("variant", "k1", "b", "delta", "epsilon", "budget")}
 
     @property
     def formula(self) -> Saturation:
         """See `InvertedIndex.formula`."""
         return saturation(self.variant, self.k1, self.b, self.delta)
 
-    def query_weights(self, terms: NDArray[np.int32], weights: NDArray[np.float32], state: State) -> Floats:
+    def query_weights(self, weights: NDArray[np.float32], frequencies: NDArray[np.int64], state: State) -> Floats:
         """Repeats times inverse document frequency."""
-        floor = okapi_floor(state.all_frequencies, state.documents, self.epsilon) if self.variant == "okapi" else 0.0
-        return weights * idf(self.variant, state.frequencies(terms), state.documents, floor)
+        floor = self.epsilon * state.mean_idf if self.variant == "okapi" else 0.0
+        return weights * idf(self.variant, frequencies, state.documents, floor)

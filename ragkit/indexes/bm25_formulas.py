@@ -21,7 +21,7 @@ DELTAS = {"bm25l": 0.5, "bm25+": 1.0}
 def idf(variant: Variant, frequencies: NDArray[Any], documents: int, floor: float = 0.0) -> Floats:
     """Inverse document frequency of every term, from its document frequency; 0 for terms that no document contains.
 
-    `floor` is used by okapi alone: what a term is worth whose idf is negative (see `okapi_floor`).
+    `floor` is used by okapi alone: what a term is worth whose idf is negative.
     """
     df = np.maximum(frequencies, 1).astype(np.float64)
     match variant:
@@ -38,13 +38,6 @@ def idf(variant: Variant, frequencies: NDArray[Any], documents: int, floor: floa
     if variant == "okapi":
         values = np.where(values < 0, floor, values)
     return np.where(frequencies > 0, values, 0.0)
-
-
-def okapi_floor(frequencies: NDArray[Any], documents: int, epsilon: float) -> float:
-    """`epsilon` times the mean idf over all terms that documents contain; `frequencies` are theirs."""
-    if not len(frequencies):
-        return 0.0
-    return epsilon * float(idf("robertson", frequencies, documents).mean())
 
 
 class Saturation(NamedTuple):

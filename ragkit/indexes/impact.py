@@ -32,7 +32,7 @@ class ImpactIndex(InvertedIndex):
     @property
     def settings(self) -> dict[str, Any]:
         """See `InvertedIndex.settings`."""
-        return {"ceiling": self.ceiling}
+        return {"ceiling": self.ceiling, "budget": self.budget}
 
     @property
     def formula(self) -> Saturation:
@@ -46,6 +46,6 @@ class ImpactIndex(InvertedIndex):
             vectors = SparseVectors(vectors.starts, vectors.terms, levels)
         super().add(positions, vectors)
 
-    def query_weights(self, terms: NDArray[np.int32], weights: NDArray[np.float32], state: State) -> Floats:
+    def query_weights(self, weights: NDArray[np.float32], frequencies: NDArray[np.int64], state: State) -> Floats:
         """The query's own."""
         return weights.astype(np.float64) * (1.0 if self.ceiling is None else self.ceiling / 255)

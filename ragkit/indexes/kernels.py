@@ -113,17 +113,24 @@ def decode(
 
 
 @njit(cache=True, nogil=True)
-def tally(shift: int, entry_starts: Any, blocks: Any, firsts: Any, postings: Any, live: Any) -> tuple[Any, Any]:
-    """How many of the rows marked in `live` each term is in, and how many terms each row has (live or not)."""
-    frequencies = np.zeros(len(entry_starts) - 1, np.int64)
-    sizes = np.zeros(len(live), np.int64)
-    for term in range(len(entry_starts) - 1):
-        for entry in range(entry_starts[term], entry_starts[term + 1]):
+def row_sizes(shift: int, rows: int, entry_starts: Any, blocks: Any, firsts: Any, postings: Any) -> Any:
+    """[rows] how many terms each row has."""
+    sizes = np.zeros(rows, np.int64)
+    for entry in range(entry_starts[-1]):
+        for p in range(firsts[entry], firsts[entry + 1]):
+            sizes[(np.int64(blocks[entry]) << shift) + (postings[p] >> 8)] += 1
+    return sizes
+
+
+@njit(cache=True, nogil=True)
+def live_frequencies(terms: Any, shift: int, entry_starts: Any, blocks: Any, firsts: Any, postings: Any, live: Any) -> Any:
+    """[terms] how many of the rows marked in `live` each term is in."""
+    counts = np.zeros(len(terms), np.int64)
+    for i in range(len(terms)):
+        for entry in range(entry_starts[terms[i]], entry_starts[terms[i] + 1]):
             for p in range(firsts[entry], firsts[entry + 1]):
-                row = (np.int64(blocks[entry]) << shift) + (postings[p] >> 8)
-                sizes[row] += 1
-                frequencies[term] += live[row]
-    return frequencies, sizes
+                counts[i] += live[(np.int64(blocks[entry]) << shift) + (postings[p] >> 8)]
+    return counts
 
 
 @njit(cache=True, nogil=True)
@@ -224,15 +231,15 @@ def _advance(blocks: Any, cursors: Any, ends: Any, j: int, block: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def search(
-    query_starts: Any, query_terms: Any, query_weights: Any, heap_scores: Any, heap_positions: Any, heap_sizes: Any,
+    query_starts: Any, query_terms: Any, query_weights: Any, heap_scores: Any, heap_positions: Any, heap_sizes: Any, spent: Any,
     shift: int, peaks: Any, entry_starts: Any, blocks: Any, maxima: Any, firsts: Any, postings: Any, values: Any,
     positions: Any, lengths: Any, length_unit: float, formula: Any, slack: float, live: Any, open_blocks: Any, budget: int,
 ) -> None:  # fmt: skip
     """Put a segment's best hits for each query on its heap.
 
     `query_terms` are the segment's own numbers of terms. `slack` is how much higher than at its building a worth may be now.
-    `live` and `open_blocks` (either may be empty: everything) mark rows that may be found, and blocks that have any. At most
-    about `budget` postings are added up per query.
+    `live` and `open_blocks` (either may be empty: everything) mark rows that may be found, and blocks that have any. No further
+    block is looked at for a query whose `spent` postings, over all segments, have reached `budget`.
     """
     offset, scale, c, slope, e, b = formula
     width = 1 << shift
@@ -279,16 +286,19 @@ def search(
         least = np.int64(1)
         if size == len(scores):
             least = max(least, np.int64(np.floor(max(scores[0], 0.0) * unit)))
-        spent = 0
-        # a few of the best blocks first, so that the pass through the rest, in the order of memory, can leave most of them out
-        for cut in (np.int64(_cut(groups, _FIRST)), np.int64(1)):
+        # a few of the best blocks first, so that the pass through the rest, in the order of memory, can leave most of them out;
+        # where the time may end before, in steps from the best to the rest
+        count, cut = _FIRST, np.int64(2**31)
+        while cut > 1:
+            cut = np.int64(_cut(groups, count)) if count == _FIRST or budget < 2**62 else np.int64(1)
+            count *= 4
             for j in range(len(terms)):
                 cursors[j] = entry_starts[terms[j]]
             for group in range(len(groups)):
                 if groups[group] < max(cut, least):
                     continue
                 for block in range(group * _GROUP, min((group + 1) * _GROUP, n_blocks)):
-                    if upper[block] < max(cut, least) or spent >= budget:
+                    if upper[block] < max(cut, least) or spent[query] >= budget:
                         continue
                     upper[block] = 0
                     for j in range(len(terms)):
@@ -300,7 +310,7 @@ def search(
                         heads[j] = postings[min(lows[j], len(postings) - 1)]
                     for j in range(len(terms)):
                         step = steps[j]
-                        spent += highs[j] - lows[j]
+                        spent[query] += highs[j] - lows[j]
                         for p in range(lows[j], highs[j]):
                             sums[postings[p] >> np.uint16(8)] += step * np.int32(postings[p] & np.uint16(255)) + np.int32(1)
                     if _highest(sums) >= least:

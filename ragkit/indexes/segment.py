@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from ragkit.indexes import kernels
 from ragkit.indexes.base import Positions
 from ragkit.indexes.bm25_formulas import Saturation
 from ragkit.sparse_vectors import SparseVectors
+
+_SMALL = 32_768  # rows
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Segment:
     """[postings] uint8 where that loses nothing, else float32."""
     shift: int = field(default=0)
     """A block has 2 ** shift rows."""
-    home: Path | None = field(default=None, compare=False)
-    """The directory that holds these arrays as files, if one does."""
+    home: _Home | None = field(default=None, compare=False)
+    """Where these arrays are files, if anywhere."""
 
     def __post_init__(self) -> None:
         # compiled functions take writable and read-only arrays as different types: with one type they are compiled once
@@ -74,7 +76,7 @@ class Segment:
 
     def vectors(self) -> SparseVectors:
         """The documents, as they were given to `build`."""
-        _, sizes = self.tally(np.ones(len(self.positions), np.bool_))
+        sizes = kernels.row_sizes(self.shift, len(self.positions), self.entry_starts, self.blocks, self.firsts, self.postings)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         terms, weights = np.empty(len(self.values), np.int32), np.empty(len(self.values), np.float32)
         kernels.decode(
@@ -82,15 +84,18 @@ class Segment:
         )
         return SparseVectors(starts, self.terms[terms], weights)
 
-    def tally(self, live: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many of the live rows each term is in, and how many terms each row has, live or not."""
-        frequencies, sizes = kernels.tally(self.shift, self.entry_starts, self.blocks, self.firsts, self.postings, live)
-        return frequencies, sizes
+    def live_frequencies(self, terms: NDArray[np.int64], live: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many of the live rows each of these (the segment's own) terms is in."""
+        counts: NDArray[np.int64] = kernels.live_frequencies(
+            terms, self.shift, self.entry_starts, self.blocks, self.firsts, self.postings, live
+        )
+        return counts
 
-    def frequencies(self) -> NDArray[np.int64]:
-        """[terms] how many rows each term is in."""
-        ends = self.firsts[self.entry_starts].astype(np.int64)
-        return ends[1:] - ends[:-1]
+    def frequencies(self, terms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many rows each of these (the segment's own) terms is in."""
+        first, last = self.firsts[self.entry_starts[terms]], self.firsts[self.entry_starts[terms + 1]]
+        counts: NDArray[np.int64] = (last - first).astype(np.int64)
+        return counts
 
     def find(self, terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The segment's own number of each term id, and whether it has the term."""
@@ -108,32 +113,74 @@ class Segment:
     def save(self, directory: Path) -> None:
         """Write one .npy file per array into a new directory, or link to the files that are there already."""
         directory.mkdir()
+        linked = self.home is not None and self.home.intact()
         for name in _ARRAYS:
             file = directory / f"{name}.npy"
-            if self.home is None or not _link(self.home / file.name, file):
+            if not (linked and self.home and _link(self.home.directory / file.name, file)):
                 np.save(file, getattr(self, name), allow_pickle=False)
-        object.__setattr__(self, "home", directory)
+        object.__setattr__(self, "home", _Home.of(directory))
 
     @classmethod
     def load(cls, directory: Path, shift: int) -> Self:
-        """Read what `save` wrote, with the segment's `shift`; the arrays stay on disk."""
+        """Read what `save` wrote, with the segment's `shift`; the arrays stay on disk.
+
+        Raises `ValueError` for files that do not fit together; what is wrong inside of one, only its digest tells.
+        """
         arrays: dict[str, Any] = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        return cls(**arrays, shift=shift, home=directory)
+        segment = cls(**arrays, shift=shift, home=_Home.of(directory))
+        sizes = {name: len(array) for name, array in arrays.items()}
+        fit = (
+            0 < shift <= kernels.MAX_SHIFT
+            and sizes["positions"] == sizes["lengths"]
+            and sizes["terms"] == sizes["peaks"] == sizes["entry_starts"] - 1
+            and sizes["blocks"] == sizes["maxima"] == sizes["firsts"] - 1 == segment.entry_starts[-1]
+            and sizes["postings"] == sizes["values"] == segment.firsts[-1]
+        )
+        if not fit:
+            raise ValueError(f"the files in {directory} do not fit together")
+        return segment
+
+
+class _Home(NamedTuple):
+    """A directory with a segment's files, and which file one of them was: another may have taken its name since."""
+
+    directory: Path
+    file: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, directory: Path) -> Self:
+        return cls(directory, _identity(directory))
+
+    def intact(self) -> bool:
+        try:
+            return _identity(self.directory) == self.file
+        except OSError:  # the generation it lay in is gone
+            return False
+
+
+def _identity(directory: Path) -> tuple[int, int, int]:
+    status = (directory / "postings.npy").stat()
+    return status.st_dev, status.st_ino, status.st_mtime_ns  # numbers of files are used again
 
 
 _ARRAYS = [f.name for f in fields(Segment) if f.name not in ("shift", "home")]
 
 
 def _shift(rows: int) -> int:
-    """Small blocks have tight bounds, but very many of them take time themselves: up to some ten thousands are best."""
-    return min(max(int(np.log2(max(rows, 1) / 32_768)), 5), kernels.MAX_SHIFT)
+    """Of large segments few blocks are looked at: small ones have tight bounds, but very many take time themselves.
+
+    Of small segments nearly all are looked at, and then large ones are cheaper.
+    """
+    if rows < _SMALL:
+        return 7
+    return min(max(int(np.log2(rows / _SMALL)), 5), kernels.MAX_SHIFT)
 
 
-def _number(terms: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64] | NDArray[np.int32]]:
+def _number(terms: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The distinct ids, ascending, and each entry's place among them."""
     if not len(terms) or len(terms) < terms.max():
         distinct, local = np.unique(terms, return_inverse=True)
-        return distinct.astype(np.int32), local
+        return distinct.astype(np.int32), local.astype(np.int32)
     present = np.zeros(terms.max() + 1, np.bool_)  # sorting many millions takes seconds
     present[terms] = True
     return np.flatnonzero(present).astype(np.int32), (np.cumsum(present) - 1).astype(np.int32)[terms]
@@ -145,6 +192,6 @@ def _link(old: Path, new: Path) -> bool:
     except OSError:
         try:
             shutil.copyfile(old, new)
-        except OSError:  # the generation it lay in is gone
+        except OSError:
             return False
     return True

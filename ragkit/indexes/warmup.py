@@ -16,7 +16,9 @@ def warm_up() -> None:
     """
     for weights in ([1.0, 2.0], [0.5, 1.5]):  # whole numbers and fractions are kept, and so compiled, differently
         index = ImpactIndex()
-        index.add(np.arange(2), SparseVectors.of([([0, 1], weights), ([1, 2], weights)]))
-        index.remove(np.array([0]))
+        index.add(np.arange(8), SparseVectors.of([([0, 1], weights)] * 8))
         index.search(SparseVectors.count([[1]]), 1)
+        index.remove(np.array([0]))
         index.search(SparseVectors.count([[1]]), 1, np.array([1]))
+        index.remove(np.arange(6))
+        index.search(SparseVectors.count([[1]]), 1)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ragkit.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 

@@ -46,10 +46,11 @@ class SparseIndex:
         """See `TextIndex.prepare`; each distinct text is encoded once, twins too, for the index does not give vectors back."""
         distinct = {text: row for row, text in enumerate(dict.fromkeys(text.whole for text in texts))}
         vectors = self.encoder.encode_documents(list(distinct), progress)
-        if len(vectors) != len(distinct) or not np.isfinite(vectors.weights).all() or (vectors.weights < 0).any():
+        fine = np.isfinite(vectors.weights).all() and (vectors.weights >= 0).all() and (vectors.terms >= 0).all()
+        if len(vectors) != len(distinct) or not fine:
             raise InputError(
                 f"encoder {self.encoder.fingerprint.get('model')!r}: gave {len(vectors)} vectors for {len(distinct)} texts, or "
-                "weights that are negative or not finite"
+                "term ids or weights that are negative or not finite"
             )
         if progress and len(distinct) < len(texts):
             progress(len(texts) - len(distinct))

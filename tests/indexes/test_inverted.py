@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +38,14 @@ def sparse(*rows: Vector) -> SparseVectors:
     return SparseVectors.of([(list(row), list(row.values())) for row in rows])
 
 
+def raw(weight: float) -> SparseVectors:
+    return SparseVectors(np.array([0, 1]), np.array([1], np.int32), np.array([weight], np.float32))
+
+
 def brute_force(documents: dict[int, Vector], query: Vector, k: int, allowed: set[int] | None = None) -> list[tuple[int, float]]:
     hits = []
     for position, document in documents.items():
-        shared = sorted(set(document) & set(query))
+        shared = sorted(term for term in set(document) & set(query) if document[term])
         if shared and (allowed is None or position in allowed):
             score = 0.0
             for term in shared:
@@ -217,8 +224,96 @@ def test_long_queries() -> None:
     same(index.search(sparse(query), 20)[0], brute_force(documents, query, 20))
 
 
+def test_batches_that_nobody_searches_between_are_kept_cheaply() -> None:
+    index, vector = ImpactIndex(), sparse({1: 1.0})
+    positions = np.zeros(1, np.int64)
+    for _ in range(2000):
+        index.add(positions, vector)
+        positions += 1  # the index keeps no array of the caller's
+    assert len(index) == 2000
+    assert index.search(vector, 3)[0].positions.tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match="already taken"):
+        index.add(np.array([700]), vector)
+
+
+@pytest.mark.parametrize("options", [{"k1": 0.0}, {"b": 1.0}])
+def test_weights_of_zero_are_no_entries(options: dict[str, float]) -> None:
+    index = BM25Index(**options)
+    index.add(np.array([0, 1]), sparse({3: 0.0}, {3: 1.0}))
+    assert index.search(sparse({3: 1.0}), 5)[0].positions.tolist() == [1]
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    index = ImpactIndex()
+    index.add(np.arange(50), sparse(*({p % 5: 1.0} for p in range(50))))
+    index.save(tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    for name in ("blocks", "entry_starts", "values", "positions"):
+        whole = (folder / f"{name}.npy").read_bytes()
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[:-1])
+        with pytest.raises(ValueError, match="do not fit together"):
+            ImpactIndex.load(tmp_path)
+        (folder / f"{name}.npy").write_bytes(whole)
+    ImpactIndex.load(tmp_path)
+
+
+def test_a_directory_that_has_become_another_index_is_not_linked_to(tmp_path: Path) -> None:
+    ours, other = ImpactIndex(), ImpactIndex()
+    ours.add(np.arange(2), sparse({1: 1.0}, {1: 2.0}))
+    other.add(np.arange(2), sparse({1: 7.0}, {1: 9.0}))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    ours.save(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    other.save(tmp_path / "a")
+    ours.save(tmp_path / "b")
+    assert ImpactIndex.load(tmp_path / "b").search(sparse({1: 1.0}), 2)[0].scores.tolist() == [2, 1]
+
+
+def test_nothing_is_left_to_compile_after_the_warm_up(tmp_path: Path) -> None:
+    code = f"""
+import numpy as np
+from pathlib import Path
+from ragkit import counting
+from ragkit.indexes import kernels
+from ragkit.indexes.bm25 import BM25Index
+from ragkit.indexes.impact import ImpactIndex
+from ragkit.indexes.warmup import warm_up
+from ragkit.sparse_vectors import SparseVectors
+
+def compiled():
+    return {{name: len(f.signatures) for m in (counting, kernels) for name, f in vars(m).items() if hasattr(f, "signatures")}}
+
+warm_up()
+before = compiled()
+rng = np.random.default_rng(0)
+for number, kind in enumerate((BM25Index, ImpactIndex)):
+    index = kind()
+    for part in range(3):
+        texts = [rng.integers(0, 50, 20) for _ in range(100)]
+        index.add(np.arange(100) + 100 * part, SparseVectors.count(texts))
+        index.search(SparseVectors.count(texts), 5, np.arange(50))
+        index.remove(np.arange(3) + 100 * part)
+    home = Path({str(tmp_path)!r}, str(number))
+    home.mkdir()
+    index.save(home)
+    index = kind.load(home)
+    index.search(SparseVectors.count(texts), 5)
+    index.remove(np.arange(100))
+    index.search(SparseVectors.count(texts), 5)
+assert compiled() == before, (before, compiled())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_wrong_vectors_are_named() -> None:
     index = ImpactIndex()
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"^(vectors|queries): .*(finite|negative)"):
+            index.add(np.array([0]), raw(weight))
+        with pytest.raises(InputError, match=r"^queries: .*finite"):
+            index.search(raw(weight), 1)
     with pytest.raises(InputError, match=r"^vectors: .*negative"):
         index.add(np.array([0]), sparse({1: -0.5}))
     with pytest.raises(InputError, match=r"^positions: "):
@@ -229,7 +324,7 @@ def test_wrong_vectors_are_named() -> None:
         ImpactIndex(threads=0)
     with pytest.raises(InputError, match=r"^budget: "):
         ImpactIndex(budget=0)
-    for rows in ([([1], [1.0, 2.0])], [([1, 1], [1.0, 2.0])], [([1], [float("nan")])]):
+    for rows in ([([1], [1.0, 2.0])], [([1, 1], [1.0, 2.0])], [([1], [float("nan")])], [([2**32 + 5], [1.0])]):
         with pytest.raises(InputError, match=r"^rows: "):
             SparseVectors.of(rows)
     assert len(index) == 0
