@@ -29,6 +29,9 @@ class ExactRetriever(StoreRetriever):
     Works on every store. One with a trigram index (`ragkit index --exact`; `from_documents` with a `path`) reads only passages
     that may match; otherwise, and for patterns without three certain characters in a row, all passages are read. The idea is
     that of "Infini-gram mini: Exact n-gram Search at the Internet Scale with FM-Index" (Xu et al., 2025), in one SQLite file.
+
+    A blank question finds nothing, as with every retriever. Take regular expressions only from people you trust: one can keep the
+    process busy for hours within a single passage, and nothing can stop it there.
     """
 
     ignore_case: bool = False

@@ -85,8 +85,8 @@ class Store:
     def open(cls, path: str | Path, *, encoder: AnyEncoder | Mapping[str, AnyEncoder] = None) -> Self:
         """The published generation of a directory.
 
-        `encoder` must be the one the index was built with (default: the packaged one); it is needed, and checked, when a dense
-        index is first used. For a store with several dense indexes it may be a mapping from index name to encoder. Raises
+        `encoder` must be the one the index was built with (default: the packaged one, for dense indexes); it is needed, and checked,
+        when a dense or learned sparse index is first used. For several of these it may be a mapping from index name to encoder. Raises
         `StoreError` if the directory holds no complete index of this format.
         """
         loader = Loader(encoder)
