@@ -104,7 +104,7 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
 
     @classmethod
     def load(cls, path: str | Path, *, encoder: Any = None, **fields: Any) -> Self:
-        """A retriever over an index directory. `encoder` must be the one it was built with (default for dense: the packaged one)."""
+        """A retriever over an index directory. `encoder` must be the one it was built with (dense: the packaged one)."""
         return cls(store=Store.open(path, encoder=encoder), **fields)
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:

@@ -85,9 +85,9 @@ class Store:
     def open(cls, path: str | Path, *, encoder: AnyEncoder | Mapping[str, AnyEncoder] = None) -> Self:
         """The published generation of a directory.
 
-        `encoder` must be the one the index was built with (default: the packaged one, for dense indexes); it is needed, and checked,
-        when a dense or learned sparse index is first used. For several of these it may be a mapping from index name to encoder. Raises
-        `StoreError` if the directory holds no complete index of this format.
+        `encoder` must be the one the index was built with (default: the packaged one, for dense indexes). It is needed, and
+        checked, when a dense or learned sparse index is first used; for several of these it may be a mapping from the name of an
+        index to its encoder. Raises `StoreError` if the directory holds no complete index of this format.
         """
         loader = Loader(encoder)
         return cls(Path(path), _read(Path(path), loader), loader)
