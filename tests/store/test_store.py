@@ -16,7 +16,7 @@ from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, S
 from ragkit.errors import StaleSnapshotError
 from ragkit.rerankers.base import Reranker
 from ragkit.store.indexer import index_paths
-from ragkit.store.manifest import read_manifest
+from ragkit.store.manifest import FORMAT, read_manifest
 from ragkit.store.store import Store, bm25_and_dense
 from ragkit.store.text_index import DenseIndex
 
@@ -160,11 +160,11 @@ def damage_version(index: Path) -> None:
 
 
 def damage_manifest(index: Path) -> None:
-    (index / "manifest.json").write_text('{"format": 1, "gener')
+    (index / "manifest.json").write_text(f'{{"format": {FORMAT}, "gener')
 
 
 def damage_fields(index: Path) -> None:
-    (index / "manifest.json").write_text('{"format": 1, "generation": "seven"}')
+    (index / "manifest.json").write_text(f'{{"format": {FORMAT}, "generation": "seven"}}')
 
 
 def remove_file(index: Path) -> None:
@@ -187,7 +187,7 @@ def remove_database(index: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_version, "index format 99, this ragkit reads format 1"),
+        (damage_version, f"index format 99, this ragkit reads format {FORMAT}"),
         (damage_manifest, "damaged"),
         (damage_fields, "damaged"),
         (remove_file, "missing"),
