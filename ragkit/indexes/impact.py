@@ -22,9 +22,9 @@ class ImpactIndex(InvertedIndex):
     absolute weights times ceiling / 510, apart from what is cut. Raises `InputError` if it is not above 0.
     """
 
-    def __init__(self, ceiling: float | None = None, **search: Any) -> None:
-        """`search`: `threads` and `budget` of `InvertedIndex`."""
-        super().__init__(**search)
+    def __init__(self, ceiling: float | None = None, *, threads: int | None = None, budget: int | None = None) -> None:
+        """`threads` and `budget`: see `InvertedIndex`."""
+        super().__init__(threads=threads, budget=budget)
         if ceiling is not None and not 0 < ceiling < float("inf"):
             raise InputError(f"ceiling: must be above 0, not {ceiling}")
         self.ceiling = ceiling

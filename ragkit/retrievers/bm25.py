@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ragkit.encoders.lexical import Analyzer
+from ragkit.errors import InputError
 from ragkit.indexes.bm25 import BM25Index
+from ragkit.indexes.bm25_formulas import Variant
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.store.text_index import LexicalIndex, TextIndex
 
@@ -15,7 +17,8 @@ class BM25Retriever(IndexRetriever):
 
     Options of `from_documents`: `language` (English name or ISO code), `stopwords`, `stemming`, `heading_weight` and
     `title_weight` (how often a term counts that is in the headings above a passage, or in `metadata["title"]`), and those of
-    `BM25Index`: `variant` ("lucene", "robertson", "atire", "bm25l", "bm25+", "okapi"), `k1`, `b`, `delta`, `epsilon`.
+    `BM25Index`: `variant` ("lucene", "robertson", "atire", "bm25l", "bm25+", "okapi"), `k1`, `b`, `delta`, `epsilon`,
+    `budget`.
     """
 
     index_name: str = "bm25"
@@ -35,9 +38,17 @@ class BM25Retriever(IndexRetriever):
         stemming: bool = True,
         heading_weight: float = 1.0,
         title_weight: float = 1.0,
-        **bm25: Any,
+        variant: Variant = "lucene",
+        k1: float = 1.2,
+        b: float = 0.75,
+        delta: float | None = None,
+        epsilon: float = 0.25,
+        budget: int | None = None,
+        **unknown: Any,
     ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
+        if unknown:
+            raise InputError(f"unknown option {next(iter(unknown))!r}; BM25Retriever's description lists all there are")
         analyzer = Analyzer(language, stopwords=stopwords, stemming=stemming)
-        index = LexicalIndex(analyzer, BM25Index(**bm25), heading_weight=heading_weight, title_weight=title_weight)
-        return {"bm25": index}
+        index = BM25Index(variant, k1, b, delta, epsilon, budget=budget)
+        return {"bm25": LexicalIndex(analyzer, index, heading_weight=heading_weight, title_weight=title_weight)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -91,12 +92,12 @@ class LexicalIndex:
         weighted fields", CIKM 2004). Raises `InputError` for a weight below 0.
         """
         for field, weight in (("heading_weight", heading_weight), ("title_weight", title_weight)):
-            if not 0 <= weight < float("inf"):
-                raise InputError(f"{field}: must be a number not below 0, not {weight}")
+            if not isinstance(weight, Real) or not 0 <= weight <= 1000:
+                raise InputError(f"{field}: must be a number from 0 to 1000, not {weight!r}")
         self.heading_weight, self.title_weight = heading_weight, title_weight
         self.analyzer = analyzer or Analyzer()
-        self.index = index or BM25Index()
-        self.vocabulary = vocabulary or Vocabulary()
+        self.index = BM25Index() if index is None else index  # an empty one is false
+        self.vocabulary = Vocabulary() if vocabulary is None else vocabulary
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Retrievers: k, filters, batches, async, callbacks, and what a hit carries."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
@@ -11,6 +13,10 @@ from pydantic import ValidationError
 
 from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, provenance
 from ragkit.documents.provenance import Provenance, with_provenance
+from ragkit.encoders.lexical import Analyzer
+from ragkit.encoders.vocabulary import Vocabulary
+from ragkit.indexes.bm25 import BM25Index
+from ragkit.sparse_vectors import SparseVectors
 from ragkit.store.store import Store, bm25_and_dense
 
 TEXTS = ["the cat sat on the mat", "dogs bark at the cat", "a fish swims", "cat and dog and fish", "nothing here"]
@@ -228,3 +234,27 @@ def test_titles_and_headings_are_found_and_weighted() -> None:
     assert BM25Retriever.from_documents(documents, title_weight=0).invoke("gardens") == []
     with pytest.raises(InputError, match=r"^title_weight: "):
         BM25Retriever.from_documents(documents, title_weight=-1)
+
+
+@pytest.mark.parametrize("options", [{"variant": "atire"}, {"variant": "bm25+", "delta": 0.5}, {"k1": 0.4}, {"b": 0.1}])
+def test_bm25_options_reach_the_index(options: dict[str, Any], tmp_path: Path) -> None:
+    texts = ["the capital of Germany is Berlin", "Germany, Germany", "a capital idea of the mayor, and a very long one"]
+    index = BM25Index(**options)
+    vocabulary = Vocabulary()
+    analyzer = Analyzer()
+    index.add(np.arange(3), SparseVectors.count_flat(*vocabulary.add_all(analyzer.analyze(texts))))
+    (expected,) = index.search(SparseVectors.count_flat(*vocabulary.lookup_all(analyzer.analyze(["capital germany"]))), 3)
+    for retriever in (
+        BM25Retriever.from_texts(texts, **options),
+        BM25Retriever.from_texts(texts, path=tmp_path / "index", **options),
+        BM25Retriever.load(tmp_path / "index"),
+    ):
+        assert [hit.metadata["relevance_score"] for hit in retriever.invoke("capital germany")] == expected.scores.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"), [({"titel_weight": 2}, "titel_weight"), ({"k1": "a"}, "k1"), ({"title_weight": "2"}, "title_weight")]
+)
+def test_wrong_bm25_options_are_named(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        BM25Retriever.from_texts(["a"], **options)
