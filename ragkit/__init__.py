@@ -18,18 +18,21 @@ if TYPE_CHECKING:
     from ragkit.documents.provenance import provenance as provenance
     from ragkit.encoders.dense import DenseEncoder as DenseEncoder
     from ragkit.encoders.langchain import EmbeddingsEncoder as EmbeddingsEncoder
+    from ragkit.encoders.multi_vector import ColBERTEncoder as ColBERTEncoder
     from ragkit.encoders.sparse import SparseEncoder as SparseEncoder
     from ragkit.errors import InputError as InputError
     from ragkit.errors import RagkitError as RagkitError
     from ragkit.errors import StoreError as StoreError
     from ragkit.provence.model import ProvenceModel as ProvenceModel
     from ragkit.pruners.extractive import ExtractivePruner as ExtractivePruner
+    from ragkit.pruners.maxsim import MaxSimPruner as MaxSimPruner
     from ragkit.pruners.provence import ProvencePruner as ProvencePruner
     from ragkit.rerankers.boosts import BoostReranker as BoostReranker
     from ragkit.rerankers.cascade import CascadeReranker as CascadeReranker
     from ragkit.rerankers.consensus import ConsensusReranker as ConsensusReranker
     from ragkit.rerankers.cross_encoder import CrossEncoderReranker as CrossEncoderReranker
     from ragkit.rerankers.listwise import ListwiseReranker as ListwiseReranker
+    from ragkit.rerankers.maxsim import MaxSimReranker as MaxSimReranker
     from ragkit.rerankers.pairwise import PairwiseReranker as PairwiseReranker
     from ragkit.rerankers.pointwise import PointwiseReranker as PointwiseReranker
     from ragkit.rerankers.provence import ProvenceReranker as ProvenceReranker
@@ -38,8 +41,19 @@ if TYPE_CHECKING:
     from ragkit.retrievers.bm25 import BM25Retriever as BM25Retriever
     from ragkit.retrievers.dense import DenseRetriever as DenseRetriever
     from ragkit.retrievers.exact import ExactRetriever as ExactRetriever
+    from ragkit.retrievers.expansion import HydeRetriever as HydeRetriever
+    from ragkit.retrievers.expansion import MultiQueryRetriever as MultiQueryRetriever
+    from ragkit.retrievers.expansion import StepBackRetriever as StepBackRetriever
+    from ragkit.retrievers.fast_forward import FastForwardRetriever as FastForwardRetriever
+    from ragkit.retrievers.feedback import RM3Retriever as RM3Retriever
+    from ragkit.retrievers.feedback import RocchioRetriever as RocchioRetriever
+    from ragkit.retrievers.fused import FusedRetriever as FusedRetriever
     from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
+    from ragkit.retrievers.late_interaction import LateInteractionRetriever as LateInteractionRetriever
     from ragkit.retrievers.sparse import SparseRetriever as SparseRetriever
+    from ragkit.retrievers.typos import TypoTolerantRetriever as TypoTolerantRetriever
+    from ragkit.retrievers.vector_store import VectorStoreRetriever as VectorStoreRetriever
+    from ragkit.retrievers.vector_store import WrappedRetriever as WrappedRetriever
     from ragkit.store.indexer import index_paths as index_paths
     from ragkit.store.store import Store as Store
     from ragkit.store.store import bm25_and_dense as bm25_and_dense
@@ -50,6 +64,7 @@ _HOMES = {
     "BoostReranker": "ragkit.rerankers.boosts",
     "CascadeReranker": "ragkit.rerankers.cascade",
     "Citation": "ragkit.chains.context",
+    "ColBERTEncoder": "ragkit.encoders.multi_vector",
     "ConsensusReranker": "ragkit.rerankers.consensus",
     "CrossEncoderReranker": "ragkit.rerankers.cross_encoder",
     "DenseEncoder": "ragkit.encoders.dense",
@@ -57,10 +72,17 @@ _HOMES = {
     "EmbeddingsEncoder": "ragkit.encoders.langchain",
     "ExactRetriever": "ragkit.retrievers.exact",
     "ExtractivePruner": "ragkit.pruners.extractive",
+    "FastForwardRetriever": "ragkit.retrievers.fast_forward",
+    "FusedRetriever": "ragkit.retrievers.fused",
     "GroundedContext": "ragkit.chains.context",
     "HybridRetriever": "ragkit.retrievers.hybrid",
+    "HydeRetriever": "ragkit.retrievers.expansion",
     "InputError": "ragkit.errors",
+    "LateInteractionRetriever": "ragkit.retrievers.late_interaction",
     "ListwiseReranker": "ragkit.rerankers.listwise",
+    "MaxSimPruner": "ragkit.pruners.maxsim",
+    "MaxSimReranker": "ragkit.rerankers.maxsim",
+    "MultiQueryRetriever": "ragkit.retrievers.expansion",
     "PairwiseReranker": "ragkit.rerankers.pairwise",
     "Pipeline": "ragkit.chains.pipeline",
     "PointwiseReranker": "ragkit.rerankers.pointwise",
@@ -68,13 +90,19 @@ _HOMES = {
     "ProvenceModel": "ragkit.provence.model",
     "ProvencePruner": "ragkit.pruners.provence",
     "ProvenceReranker": "ragkit.rerankers.provence",
+    "RM3Retriever": "ragkit.retrievers.feedback",
     "RagkitError": "ragkit.errors",
+    "RocchioRetriever": "ragkit.retrievers.feedback",
     "SetwiseReranker": "ragkit.rerankers.setwise",
     "SparseEncoder": "ragkit.encoders.sparse",
     "SparseRetriever": "ragkit.retrievers.sparse",
+    "StepBackRetriever": "ragkit.retrievers.expansion",
     "Store": "ragkit.store.store",
     "StoreError": "ragkit.errors",
     "TournamentReranker": "ragkit.rerankers.tournament",
+    "TypoTolerantRetriever": "ragkit.retrievers.typos",
+    "VectorStoreRetriever": "ragkit.retrievers.vector_store",
+    "WrappedRetriever": "ragkit.retrievers.vector_store",
     "bm25_and_dense": "ragkit.store.store",
     "extractive_answer": "ragkit.chains.answer",
     "index_paths": "ragkit.store.indexer",

@@ -125,7 +125,7 @@ def search(
     directory: Directory,
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", help="How many passages to return.")] = 10,
-    retriever: Annotated[str, typer.Option(help="bm25, dense, hybrid, exact or sparse.")] = "hybrid",
+    retriever: Annotated[str, typer.Option(help="bm25, dense, hybrid, exact, or another type of retriever.")] = "hybrid",
     filter: Conditions = None,
     encoder: EncoderName = None,
     as_json: AsJson = False,

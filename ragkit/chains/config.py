@@ -11,7 +11,7 @@
     max_passages: 5
 
 Beside `type`, a component takes the fields of its class, with the same names and checks. The `llm` of a
-reranker is the folder or hub name of a model to run locally; one with a chat model is built in Python.
+retriever or reranker is the folder or hub name of a model to run locally; one with a chat model is built in Python.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ RETRIEVERS = {
     "dense": "ragkit.retrievers.dense:DenseRetriever",
     "exact": "ragkit.retrievers.exact:ExactRetriever",
     "hybrid": "ragkit.retrievers.hybrid:HybridRetriever",
+    "hyde": "ragkit.retrievers.expansion:HydeRetriever",
+    "late-interaction": "ragkit.retrievers.late_interaction:LateInteractionRetriever",
+    "multi-query": "ragkit.retrievers.expansion:MultiQueryRetriever",
+    "rm3": "ragkit.retrievers.feedback:RM3Retriever",
+    "rocchio": "ragkit.retrievers.feedback:RocchioRetriever",
     "sparse": "ragkit.retrievers.sparse:SparseRetriever",
+    "step-back": "ragkit.retrievers.expansion:StepBackRetriever",
+    "typo-tolerant": "ragkit.retrievers.typos:TypoTolerantRetriever",
 }
 STAGES = {
     "boosts": "ragkit.rerankers.boosts:BoostReranker",
@@ -44,6 +51,8 @@ STAGES = {
     "cross-encoder": "ragkit.rerankers.cross_encoder:CrossEncoderReranker",
     "extractive": "ragkit.pruners.extractive:ExtractivePruner",
     "listwise": "ragkit.rerankers.listwise:ListwiseReranker",
+    "maxsim": "ragkit.rerankers.maxsim:MaxSimReranker",
+    "maxsim-pruner": "ragkit.pruners.maxsim:MaxSimPruner",
     "pairwise": "ragkit.rerankers.pairwise:PairwiseReranker",
     "pointwise": "ragkit.rerankers.pointwise:PointwiseReranker",
     "provence": "ragkit.pruners.provence:ProvencePruner",

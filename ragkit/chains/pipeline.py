@@ -264,7 +264,8 @@ def _retrieval(retriever: BaseRetriever, options: dict[str, Any]) -> _Step:
     async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
         return [*map(_outcome, await retriever.abatch(queries, configs, return_exceptions=True, **options))]
 
-    return _Step(retriever.stage if isinstance(retriever, StoreRetriever) else retriever.get_name(), run, arun)
+    name = getattr(retriever, "stage", None) if isinstance(retriever, BatchedRetriever) else None
+    return _Step(name or retriever.get_name(), run, arun)
 
 
 def _step(stage: BaseDocumentCompressor) -> _Step:

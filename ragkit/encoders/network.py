@@ -1,4 +1,4 @@
-"""The part of encoding that needs torch: loading any transformer, and rows of token ids to pooled vectors."""
+"""What all encoding with torch needs: loading any transformer, devices, and rows of token ids as tensors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from ragkit.encoders.base import Vectors
-from ragkit.encoders.folder import Pooling
 from ragkit.errors import InputError, RagkitError
 
 N = TypeVar("N", bound=torch.nn.Module)
@@ -21,18 +19,22 @@ N = TypeVar("N", bound=torch.nn.Module)
 _hush_lock = Lock()
 
 
-def load_network(folder: Path, device: str | None = None, *, head: str = "AutoModel", dtype: str = "float32") -> torch.nn.Module:
+def load_network(
+    folder: Path, device: str | None = None, *, head: str = "AutoModel", dtype: str = "float32", layers: int | None = None
+) -> torch.nn.Module:
     """A transformer in evaluation mode on `device` (a GPU where there is one, if not given).
 
-    `head` names the class of transformers that loads it; `dtype` is one of torch, or "auto" for that of the checkpoint. Raises
-    `RagkitError` if the folder has no safetensors weights that transformers can read, or if they lack a part of the network,
-    which would then be random, and `InputError` if the device cannot be used.
+    `head` names the class of transformers that loads it; `dtype` is one of torch, or "auto" for that of the checkpoint;
+    `layers` is how many of its layers it gets, from the first, if not all. Raises `RagkitError` if the folder has no safetensors
+    weights that transformers can read, or if they lack a part of the network, which would then be random, and `InputError` if
+    the device cannot be used.
     """
     import transformers
 
+    depth = {} if layers is None else {"num_hidden_layers": layers}
     with reading(folder):
         network, report = getattr(transformers, head).from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, dtype=dtype, output_loading_info=True
+            folder, use_safetensors=True, trust_remote_code=False, dtype=dtype, output_loading_info=True, **depth
         )
     # encoding pools by itself, so a checkpoint need not have the pooler that some architectures end in
     missing = [key for key in sorted(report["missing_keys"]) if not (head == "AutoModel" and "pooler" in key)]
@@ -68,35 +70,12 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def forward(network: torch.nn.Module, rows: Sequence[Sequence[int]], pooling: Pooling) -> Vectors:
-    """Pooled last hidden states of rows of token ids, [len(rows), dimension] float32, not normalised."""
-    device = next(network.parameters()).device
-    ids, mask = padded(rows, device), padded([[1] * len(row) for row in rows], device)
-    with torch.inference_mode():
-        states = network(input_ids=ids, attention_mask=mask).last_hidden_state
-        pooled: Vectors = pool(states, mask, pooling).float().cpu().numpy()
-    return pooled
-
-
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     """Rows of different lengths as one [rows, longest] int64 tensor, filled up with zeros."""
     filled = np.zeros((len(rows), max(map(len, rows))), np.int64)
     for i, row in enumerate(rows):
         filled[i, : len(row)] = row
     return torch.from_numpy(filled).to(device)
-
-
-def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """One vector per row from `states` [n, tokens, dimension]; `mask` [n, tokens] is 1 for tokens, then 0 for padding.
-
-    "mean" averages the tokens, "cls" takes the first, "last" the last one.
-    """
-    if pooling == "cls":
-        return states[:, 0]
-    lengths = mask.sum(1)
-    if pooling == "last":
-        return states[torch.arange(len(states), device=states.device), lengths - 1]
-    return (states * mask[:, :, None]).sum(1) / lengths[:, None]
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from hashlib import blake2b
-from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -237,7 +236,7 @@ class SparseEncoder:
         """The terms that a network gives to texts, and those that they consist of, special ones included."""
         from ragkit.encoders.sparse_heads import weigh
 
-        split = split_prompt(terms.pieces, texts, side.prompt)
+        split = terms.pieces.split_prompt(texts, side.prompt)
         spans, owners = self._spans(split, side, terms.pieces)
         found: list[list[Row]] = [[] for _ in texts]
         unfinished = np.bincount(owners, minlength=len(texts))
@@ -275,19 +274,6 @@ class SparseEncoder:
                 spans.append(Span(ids, start, stop) if ids else Span([0], 0, 0))
                 owners.append(owner)
         return spans, owners
-
-
-def split_prompt(pieces: WordPieces, texts: Sequence[str], prompt: str) -> list[tuple[list[int], list[int]]]:
-    """Token ids of each text behind a prompt: those that are the prompt's, and the rest.
-
-    The prompt's last token may have merged with the text's first; then it belongs to the rest.
-    """
-    own = pieces.ids([prompt])[0] if prompt else []
-    split = []
-    for ids in pieces.ids([prompt + text for text in texts]):
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, ids, strict=False)))
-        split.append((ids[:shared], ids[shared:]))
-    return split
 
 
 def _distinct(ids: Sequence[int]) -> NDArray[np.int32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,20 @@ _UNKNOWN = 100  # a longer "word" (base64, say) is one unknown token to many mod
 class WordPieces:
     """The tokenizer of a model folder, without truncation and padding. Implements `documents.tokens.Tokenizer`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lowercase: bool = False, eos: str | None = None) -> None:
+        """`lowercase` lower-cases texts first, whatever the file says. `eos` is a token that every text ends in.
+
+        Raises `RagkitError`, naming the folder, if there is no tokenizer that can be read, or none that knows `eos`.
+        """
         self._tokenizer = read_tokenizer(folder)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        if lowercase:
+            from tokenizers.normalizers import Lowercase
+            from tokenizers.normalizers import Sequence as Normalizers
+
+            own = self._tokenizer.normalizer
+            self._tokenizer.normalizer = Normalizers([Lowercase(), *([] if own is None else [own])])
         probe = self._tokenizer.encode("a")
         special = np.asarray(probe.special_tokens_mask, dtype=bool)
         body = np.flatnonzero(~special)
@@ -33,6 +44,12 @@ class WordPieces:
         """Ids of the special tokens that go before a text."""
         self.suffix: list[int] = probe.ids[last:]
         """Ids of the special tokens that go after a text."""
+        if eos is not None:
+            last_id = self._tokenizer.token_to_id(eos)
+            if last_id is None:
+                raise RagkitError(f"model: the tokenizer in {folder} has no token {eos!r}, which texts are to end in")
+            if self.suffix[-1:] != [last_id]:
+                self.suffix.append(last_id)
 
     def starts(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character offset of the start of each token, for each text; special tokens are left out."""
@@ -45,6 +62,18 @@ class WordPieces:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
         return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def split_prompt(self, texts: Sequence[str], prompt: str) -> list[tuple[list[int], list[int]]]:
+        """Token ids of each text behind a prompt: those that are the prompt's, and the rest.
+
+        The prompt's last token may have merged with the text's first; then it belongs to the rest.
+        """
+        own = self.ids([prompt])[0] if prompt else []
+        split = []
+        for ids in self.ids([prompt + text for text in texts]):
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, ids, strict=False)))
+            split.append((ids[:shared], ids[shared:]))
+        return split
 
 
 def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -39,9 +38,9 @@ class BM25Index(InvertedIndex):
             raise InputError(f"variant: {variant!r} is not one of {', '.join(get_args(Variant))}")
         delta = DELTAS.get(variant, 0.0) if delta is None else delta
         for field, value in (("k1", k1), ("delta", delta), ("epsilon", epsilon)):
-            if not isinstance(value, Real) or not 0 <= value < float("inf"):
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise InputError(f"{field}: must be a number not below 0, not {value!r}")
-        if not isinstance(b, Real) or not 0 <= b <= 1:
+        if not isinstance(b, int | float) or not 0 <= b <= 1:
             raise InputError(f"b: must lie between 0 and 1, not {b!r}")
         self.variant: Variant = variant
         self.k1, self.b, self.delta, self.epsilon = k1, b, delta, epsilon

@@ -1,50 +1,110 @@
-"""The dense index: inner products over float32 vectors with faiss, flat (exact) or inverted lists (approximate)."""
+"""The dense index: vectors and their exact scores, with compact codes before them once there are many."""
 
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from threading import Lock
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking, empty_ranking, top_k
+from ragkit.indexes.codes import LEAST, Codes
+from ragkit.indexes.kinds import DEPTHS, IndexKind, Kind, choose
+from ragkit.indexes.scan import scan
+from ragkit.indexes.vectors import Precision, Rows, Vectors
 
-faiss: Any = import_module("faiss")  # its type stubs leave out the Python layer over the C++ library
+CODES_FROM = 10_000
+_DEAD = 0.25  # share of removed rows at which they are dropped and the codes built anew
+_GROWTH = 4  # factor of growth at which the codes are built anew: what they learned no longer fits
+_AT_ONCE = 10_000
+_SETTINGS, _POSITIONS, _LIVE = "settings.json", "positions.npy", "live.npy"
 
-Kind = Literal["flat", "ivf"]
-_POINTS_PER_LIST = 39  # below this, faiss's k-means has too little to learn a list from
-_MARGIN = 8  # how many more than k are asked for at first: most ties at the cut end within it
+
+class _Present(NamedTuple):
+    """The positions that are there, ascending, and their rows; None if position i of them is row i."""
+
+    positions: Positions
+    rows: Rows | None
+
+    def find(self, positions: Positions) -> Rows:
+        """The rows of those positions that are there, in the order of the positions."""
+        if not len(self.positions):
+            return np.empty(0, np.int64)
+        at = np.minimum(np.searchsorted(self.positions, positions), len(self.positions) - 1)
+        at = at[self.positions[at] == positions]
+        rows: Rows = at if self.rows is None else self.rows[at]
+        return rows
 
 
 class FaissIndex:
-    """Dense retrieval by inner product; implements `Index` for float32 vectors of one dimension.
+    """Dense retrieval by inner product; implements `Index` for float vectors of one dimension.
 
-    "flat" compares a query with every vector. "ivf" compares it with the vectors of the `probes` most promising of `lists`
-    inverted lists, which are learned from the first vectors that are added: about 4 * sqrt(n) of them, and as few as needed
-    to have 39 vectors in each. Scores are computed again in float64 for what faiss finds, so that equal vectors have equal
-    scores and their order is that of their positions.
+    Two tiers (as in BiDR: Xiao et al., "Progressively Optimized Bi-Granular Document Representation for Scalable Embedding Based
+    Retrieval", WWW 2022): compact codes find candidates, and the vectors, which stay on disk once they are saved and loaded,
+    give the candidates' final scores, in float64; so equal vectors have equal scores, and their order is that of their
+    positions. Kind "flat" has no codes and is exact; see `Codes` for the others. "auto" asks `choose` whenever codes are built.
+
+    Searches are exact below `codes_from` vectors, whatever the kind, and under filters that leave no more than that, or
+    through which the codes find fewer than k. Codes are built by the first search or save that needs them, and anew when the
+    collection has grown fourfold since, or a quarter of its rows has been removed; until then removed rows are marked.
 
     Searching from several threads is safe; adding and removing is for one thread at a time, without searches beside it.
-    Raises `InputError` for an unknown kind or a number below 1.
     """
 
-    def __init__(self, dimension: int, kind: Kind = "flat", lists: int | None = None, probes: int = 16) -> None:
-        if kind not in get_args(Kind):
-            raise InputError(f"kind: {kind!r} is not one of {', '.join(get_args(Kind))}")
-        for field, value in (("dimension", dimension), ("lists", lists), ("probes", probes)):
+    def __init__(
+        self,
+        dimension: int,
+        kind: IndexKind = "flat",
+        *,
+        lists: int | None = None,
+        probes: int | None = None,
+        oversample: int | None = None,
+        precision: Precision = "float32",
+        codes_from: int = CODES_FROM,
+    ) -> None:
+        """`lists` and `probes` are for kinds with inverted lists (defaults: see `Codes`).
+
+        `oversample` times k candidates are looked up (default: `DEPTHS`). `precision` is that of the vectors; "float16" halves
+        them on disk. Raises `InputError` for an unknown kind or precision or a number below 1.
+        """
+        kinds = ("auto", *get_args(Kind))
+        if kind not in kinds:
+            raise InputError(f"kind: {kind!r} is not one of {', '.join(kinds)}")
+        if precision not in get_args(Precision):
+            raise InputError(f"precision: {precision!r} is not one of {', '.join(get_args(Precision))}")
+        numbers = {"dimension": dimension, "lists": lists, "probes": probes, "oversample": oversample, "codes_from": codes_from}
+        for field, value in numbers.items():
             if value is not None and value < 1:
                 raise InputError(f"{field}: must be at least 1, not {value}")
         self.dimension, self.kind, self.lists, self.probes = dimension, kind, lists, probes
-        self._index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension)) if kind == "flat" else None
-        self._positions = np.empty(0, np.int64)  # ascending
+        self.oversample, self.precision, self.codes_from = oversample, precision, codes_from
+        self._vectors = Vectors(dimension, precision)
+        self._positions = np.empty(0, np.int64)  # [rows]
+        self._live = np.empty(0, np.bool_)  # [rows]
+        self._present: _Present | None = None
+        self._codes: Codes | None = None
+        self._built = 0  # rows when the codes were built
         self._writable = True
+        self._lock = Lock()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        fields = ("dimension", "kind", "lists", "probes", "oversample", "precision", "codes_from")
+        return {field: getattr(self, field) for field in fields}
+
+    @property
+    def built_kind(self) -> Kind:
+        """The kind that is in use now; "flat" as long as there are no codes."""
+        _, codes = self._ready()
+        return "flat" if codes is None else codes.kind
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._places().positions)
 
     def add(self, positions: Positions, vectors: NDArray[np.float32]) -> None:
         """Add vectors [n, dimension]. Raises `InputError` for taken positions, a wrong shape, NaN or infinity."""
@@ -53,98 +113,143 @@ class FaissIndex:
         vectors = self._checked(vectors, "vectors")
         if len(positions) != len(vectors):
             raise InputError(f"positions: {len(positions)} positions for {len(vectors)} vectors")
-        merged = np.sort(np.concatenate([self._positions, positions]))
-        if (np.diff(merged) == 0).any():
-            raise InputError("positions: a position is already taken or given twice")
-        if len(positions):
-            if self._index is None:
-                self._index = _trained(vectors, self.lists)
-            self._index.add_with_ids(vectors, positions)
-            self._positions = merged
+        with self._lock:
+            if len(np.unique(positions)) < len(positions) or len(self._places().find(positions)):
+                raise InputError("positions: a position is already taken or given twice")
+            self._vectors.append(vectors)
+            self._positions = np.concatenate([self._positions, positions])
+            self._live = np.concatenate([self._live, np.ones(len(positions), np.bool_)])
+            self._present = None
 
     def remove(self, positions: Positions) -> None:
         """Forget vectors; positions that are not there are ignored."""
         self._require_writable()
-        present = np.intersect1d(self._positions, positions)
-        if len(present):
-            self._index.remove_ids(faiss.IDSelectorArray(present))
-            self._positions = np.setdiff1d(self._positions, present, assume_unique=True)
+        with self._lock:
+            rows = self._places().find(np.unique(np.asarray(positions, np.int64)))
+            if len(rows):
+                self._live[rows] = False
+                self._present = None
 
     def reconstruct(self, positions: Positions) -> NDArray[np.float32]:
         """The vectors at these positions, [n, dimension]. Raises `InputError` if one is not there."""
-        positions = np.ascontiguousarray(positions, np.int64)
-        if not np.isin(positions, self._positions).all():
+        rows = self._places().find(np.asarray(positions, np.int64))
+        if len(rows) < len(positions):
             raise InputError("positions: there is no vector at one of them")
-        vectors = np.empty((len(positions), self.dimension), np.float32)
-        if len(positions):
-            self._index.reconstruct_batch(positions, vectors)
-        return vectors
+        return self._vectors.take(rows)
 
     def search(self, queries: NDArray[np.float32], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """For each row of `queries` [n, dimension] at most `k` vectors, best first; see `Index.search`."""
         if k < 1:
             raise InputError(f"k: must be at least 1, not {k}")
         queries = self._checked(queries, "queries")
-        if allowed is not None:
-            allowed = np.intersect1d(self._positions, allowed)
-        available = len(self) if allowed is None else len(allowed)
+        present, codes = self._ready()
+        rows = present.rows if allowed is None else present.find(np.unique(np.asarray(allowed, np.int64)))
+        available = len(present.positions) if rows is None else len(rows)
         if not available:
             return [empty_ranking() for _ in queries]
-        params = self._parameters(allowed)
-        rankings: dict[int, Ranking] = {}
-        wanted = k + _MARGIN
-        while open_queries := [i for i in range(len(queries)) if i not in rankings]:
-            wanted = min(wanted, available)
-            scores, found = self._index.search(queries[open_queries], wanted, params=params)
-            for i, row_scores, row in zip(open_queries, scores, found, strict=True):
-                real = row >= 0
-                complete = wanted == available or not real.all()
-                ranking = self._rank(queries[i], row[real], row_scores[real], k, complete)
-                if ranking is not None:
-                    rankings[i] = ranking
-            wanted *= 4
-        return [rankings[i] for i in range(len(queries))]
+        chosen = None
+        if rows is not None and len(rows) < len(self._positions):
+            chosen = np.zeros(len(self._positions), np.bool_)
+            chosen[rows] = True
+        k = min(k, available)
+        if codes is None or (allowed is not None and available <= self.codes_from):
+            return self._exact(queries, k, chosen)
+        return self._approximate(codes, queries, k, available, chosen, enough=k if allowed is not None else 0)
 
     def save(self, directory: Path) -> None:
-        """Write the index into an existing, empty directory: vectors.faiss, positions.npy and settings.json."""
-        if self._index is not None:
-            faiss.write_index(self._index, str(directory / "vectors.faiss"))
-        np.save(directory / "positions.npy", self._positions, allow_pickle=False)
-        settings = {field: getattr(self, field) for field in ("dimension", "kind", "lists", "probes")}
-        (directory / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        """Write the index into an existing, empty directory; vectors that are on disk already are linked to."""
+        _, codes = self._ready()
+        if codes is not None:
+            codes.save(directory)
+        np.save(directory / _POSITIONS, self._positions, allow_pickle=False)
+        if not self._live.all():
+            np.save(directory / _LIVE, self._live, allow_pickle=False)
+        layout = {"codes": codes.kind if codes is not None else None, "built": self._built}
+        layout["vectors"] = self._vectors.save(directory)  # type: ignore[assignment]
+        (directory / _SETTINGS).write_text(json.dumps({"settings": self.settings, **layout}), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path, *, writable: bool = False) -> Self:
-        """Read what `save` wrote; the vectors stay on disk unless `writable`, and only then can it be changed."""
-        index = cls(**json.loads((directory / "settings.json").read_text(encoding="utf-8")))
-        index._positions = np.load(directory / "positions.npy")
-        file = directory / "vectors.faiss"
-        if len(index._positions) or file.is_file():  # only an index that never held anything has no such file
-            index._index = faiss.read_index(str(file), 0 if writable else faiss.IO_FLAG_MMAP_IFC)
-        index._writable = writable
+        """Read what `save` wrote; the vectors stay on disk, and the codes unless `writable`. Only then can it be changed."""
+        layout = json.loads((directory / _SETTINGS).read_text(encoding="utf-8"))
+        index = cls(**layout["settings"])
+        index._vectors = Vectors.load(directory, index.dimension, index.precision, layout["vectors"])
+        index._positions = np.load(directory / _POSITIONS, mmap_mode="r")
+        if len(index._positions) != len(index._vectors):
+            raise ValueError(f"the files in {directory} do not fit together")
+        marked = (directory / _LIVE).exists()
+        index._live = np.load(directory / _LIVE) if marked else np.ones(len(index._positions), np.bool_)
+        if layout["codes"] is not None:
+            index._codes = Codes.load(directory, layout["codes"], writable=writable)
+        index._built, index._writable = layout["built"], writable
         return index
 
-    def _rank(
-        self, query: NDArray[np.float32], found: Positions, rough: NDArray[np.float32], k: int, complete: bool
-    ) -> Ranking | None:
-        """The exact top `k` of what faiss found, or None if what it left out could belong there."""
-        vectors = self.reconstruct(found)
-        if not complete:
-            # the bound on the rounding error of a float32 inner product
-            slack = self.dimension * 1.2e-7 * float(np.linalg.norm(query) * np.linalg.norm(vectors, axis=1).max())
-            if rough[-1] >= rough[k - 1] - slack:
-                return None
-        return top_k(found, np.einsum("nd,d->n", vectors, query, dtype=np.float64), k)
+    def _exact(self, queries: NDArray[np.float32], k: int, chosen: NDArray[np.bool_] | None) -> list[Ranking]:
+        found = scan(self._vectors, queries, k, chosen)
+        return [self._rank(query, rows, k) for query, rows in zip(queries, found, strict=True)]
 
-    def _parameters(self, allowed: Positions | None) -> Any:
-        selection: dict[str, Any] = {}
-        if allowed is not None:
-            bits = np.zeros(int(allowed[-1]) + 1, bool)
-            bits[allowed] = True
-            selection["sel"] = faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
-        if self.kind == "flat":
-            return faiss.SearchParameters(**selection)
-        return faiss.SearchParametersIVF(nprobe=min(self.probes, self._index.nlist), **selection)
+    def _approximate(
+        self,
+        codes: Codes,
+        queries: NDArray[np.float32],
+        k: int,
+        available: int,
+        chosen: NDArray[np.bool_] | None,
+        enough: int,
+    ) -> list[Ranking]:
+        """Those that find fewer than `enough` hits are searched exactly."""
+        factor, least = DEPTHS[codes.kind]
+        wanted = max((self.oversample or factor) * k, 1 if self.oversample else least)
+        rankings: dict[int, Ranking] = {}
+        while open_queries := [i for i in range(len(queries)) if i not in rankings]:
+            wanted = min(wanted, available)
+            scores, found = codes.candidates(queries[open_queries], wanted, self.probes, chosen)
+            for i, rough, row in zip(open_queries, scores, found, strict=True):
+                real = row[row >= 0]
+                if len(real) == wanted < available and rough[-1] == rough[k - 1]:
+                    continue  # so many have one code, most likely one vector: more candidates, to have the lowest positions
+                rankings[i] = self._rank(queries[i], real, k)
+            wanted *= 4
+        short = [i for i, ranking in rankings.items() if len(ranking.positions) < enough]
+        if short:
+            rankings.update(zip(short, self._exact(queries[short], k, chosen), strict=True))
+        return [rankings[i] for i in range(len(queries))]
+
+    def _rank(self, query: NDArray[np.float32], rows: Rows, k: int) -> Ranking:
+        scores = np.einsum("nd,d->n", self._vectors.take(rows), query, dtype=np.float64)
+        return top_k(np.asarray(self._positions[rows]), scores, k)
+
+    def _places(self) -> _Present:
+        if self._present is None:
+            positions, rows = self._positions, None
+            if not self._live.all() or (np.diff(positions) <= 0).any():
+                rows = np.flatnonzero(self._live)
+                rows = rows[np.argsort(positions[rows], kind="stable")]
+                positions = positions[rows]
+            self._present = _Present(np.asarray(positions), rows)
+        return self._present
+
+    def _ready(self) -> tuple[_Present, Codes | None]:
+        """What a search needs, after dropping rows and building codes where these are due."""
+        with self._lock:
+            if self._writable:
+                self._tidy()
+            return self._places(), self._codes
+
+    def _tidy(self) -> None:
+        rows, live = len(self._live), int(np.count_nonzero(self._live))
+        if live < (1 - _DEAD) * rows:
+            self._vectors.keep(self._live)
+            self._positions, self._live = self._positions[self._live], np.ones(live, np.bool_)
+            self._present, self._codes = None, None
+        if self._codes is not None and live < _GROWTH * self._built:
+            while (known := len(self._codes)) < rows:
+                self._codes.add(self._vectors.take(np.arange(known, min(known + _AT_ONCE, rows))))
+            return
+        kind = choose(live) if self.kind == "auto" else self.kind
+        self._codes = None
+        if kind != "flat" and live >= max(self.codes_from, LEAST):
+            self._codes, self._built = Codes.build(kind, self._vectors, self.lists), live
 
     def _checked(self, vectors: NDArray[Any], field: str) -> NDArray[np.float32]:
         vectors = np.ascontiguousarray(vectors, np.float32)
@@ -157,15 +262,3 @@ class FaissIndex:
     def _require_writable(self) -> None:
         if not self._writable:
             raise InputError("writable: this index was loaded to be read; load it with writable=True to change it")
-
-
-def _trained(vectors: NDArray[np.float32], lists: int | None) -> Any:
-    """An empty index of inverted lists, with at most one list per vector."""
-    wanted = lists or min(int(4 * len(vectors) ** 0.5), len(vectors) // _POINTS_PER_LIST)
-    count = max(1, min(wanted, len(vectors)))
-    dimension = vectors.shape[1]
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, count, faiss.METRIC_INNER_PRODUCT)
-    index.cp.min_points_per_centroid = 1  # faiss would print a warning otherwise
-    index.train(vectors)
-    index.set_direct_map_type(faiss.DirectMap.Hashtable)
-    return index

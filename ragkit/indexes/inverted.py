@@ -233,6 +233,14 @@ class InvertedIndex(ABC):
         with ThreadPoolExecutor(threads) as pool:
             return [ranking for rankings in pool.map(lambda turn: self._search(plan, *turn), turns) for ranking in rankings]
 
+    def frequencies(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
+        """How many documents have each of these terms, [terms]; none has a negative one."""
+        counts = np.zeros(len(terms), np.int64)
+        for part in self._ready().parts:
+            at, there = part.segment.find(terms)
+            counts[there] += part.frequencies(at[there])
+        return counts
+
     def save(self, directory: Path) -> None:
         """Write the index into an existing, empty directory; segments that are on disk already are linked to."""
         self._ready()

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ragkit.encoders.int8 import check_int8, to_int8
 from ragkit.encoders.network import best_device, load_network, moved
 from ragkit.errors import InputError, RagkitError
 from ragkit.provence.company import accompanied
 from ragkit.provence.earlier import widened
 from ragkit.provence.family import Family
 from ragkit.provence.inputs import MARKS, Row, rows
-from ragkit.provence.int8 import check_int8, to_int8
 from ragkit.provence.marked import Batch, MarkedBert
 from ragkit.provence.matching import BUCKETS
 from ragkit.provence.pair import Logits, Pair, Window
@@ -146,7 +146,7 @@ def save_own(folder: Path, model: MarkedBert, rarity: NDArray[np.uint8] | None, 
 
 
 def load_own(folder: Path, device: str | None = None, dtype: str | None = None) -> tuple[MarkedNetwork, Family]:
-    """What `save_own` wrote; `dtype` None is float32 on every device, "int8" is for the CPU, see `ragkit.provence.int8`.
+    """What `save_own` wrote; `dtype` None is float32 on every device, "int8" is for the CPU, see `ragkit.encoders.int8`.
 
     Raises `InputError` or `RagkitError`, naming the folder, for anything less or of another version.
     """

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ragkit.encoders.factory import EncoderLike, as_encoder
 from ragkit.errors import InputError
+from ragkit.indexes.kinds import IndexKind
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.store.text_index import DenseIndex, TextIndex
+
+if TYPE_CHECKING:
+    from ragkit.indexes.dense import FaissIndex
 
 
 class DenseRetriever(IndexRetriever):
     """Ranks passages by the inner product of their vector with the question's (cosine, if the encoder normalises).
 
     Options of `from_documents`: `encoder` (an `Encoder`, a LangChain `Embeddings`, a path or a hub name; default: the packaged
-    all-MiniLM-L6-v2) and `index_kind` ("flat" or "ivf").
+    all-MiniLM-L6-v2) and `index_kind`: "auto" (exact up to 100,000 passages, then codes that find candidates), "flat", "hnsw",
+    "ivf", "sq8", "ivfpq" or "binary", see `indexes.codes.Codes`; or an empty `FaissIndex`, which has more options.
     """
 
     index_name: str = "dense"
@@ -27,7 +32,7 @@ class DenseRetriever(IndexRetriever):
 
     @classmethod
     def indexes(
-        cls, *, encoder: EncoderLike = None, index_kind: Literal["flat", "ivf"] = "flat", **unknown: Any
+        cls, *, encoder: EncoderLike = None, index_kind: IndexKind | FaissIndex = "auto", **unknown: Any
     ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         if unknown:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ragkit.indexes.base import Ranking, Scores, concatenate, top_k
 
-Normaliser = Literal["min-max", "theoretical-min-max", "z-score"]
+Normaliser = Literal["min-max", "theoretical-min-max", "z-score", "dbsf"]
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Ranking], weights: Sequence[float], k: int, *, constant: int = 60) -> Ranking:
@@ -25,36 +25,55 @@ def convex_combination(
     *,
     normaliser: Normaliser = "min-max",
     floors: Sequence[float | None] | None = None,
+    depth: int | None = None,
 ) -> Ranking:
     """Weighted sum of normalised scores, weights scaled to 1 (Bruch, Gai and Ingber, TOIS 2023); top `k`.
 
-    A document that a source did not return counts as the bottom of that source's scale: 0, or the lowest z-score it returned.
     `floors` are the lowest scores that sources can give at all (0 for BM25, -1 for cosine; None where unknown), used by
-    "theoretical-min-max".
+    "theoretical-min-max". A document that a source did not return counts as 0 (or as the lowest returned, should that be less),
+    with "z-score" always as the lowest returned. With "theoretical-min-max" it does so too if there are `depth` of these, the
+    number asked for: it scored no higher then, but perhaps far above the floor. With "dbsf" and equal weights this is
+    distribution-based score fusion.
     """
     total = sum(weights)
     lows = floors if floors is not None else [None] * len(rankings)
-    parts = []
+    parts, bottom = [], 0.0
     for ranking, weight, low in zip(rankings, weights, lows, strict=True):
         scores = normalise(ranking.scores, normaliser, low)
-        # adding a constant to every document changes no order, so "missing" can be made zero
-        base = min(0.0, float(scores.min())) if len(scores) else 0.0
-        parts.append(weight / total * (scores - base))
-    return _sum(rankings, parts, k)
+        cut = depth is not None and len(scores) >= depth
+        lowest = float(scores.min()) if len(scores) else 0.0
+        missing = lowest if normaliser == "z-score" or (cut and normaliser == "theoretical-min-max") else min(0.0, lowest)
+        parts.append(weight / total * (scores - missing))
+        bottom += weight / total * missing
+    positions, sums = _sum(rankings, parts, k)
+    return Ranking(positions, sums + bottom)
 
 
 def normalise(scores: Scores, normaliser: Normaliser, floor: float | None = None) -> Scores:
-    """One source's scores [n] brought to a common scale; equal scores become all ones (min-max) or all zeros (z-score)."""
+    """One source's scores [n] brought to a common scale.
+
+    "min-max" maps lowest to highest to 0 to 1, "theoretical-min-max" does so from `floor`, "z-score" gives mean 0 and standard
+    deviation 1, and "dbsf" maps the mean minus and plus three (sample) standard deviations to 0 and 1 (Mazzeschi, "Distribution-
+    based score fusion", 2023). Scores that are equal, up to rounding, say nothing of the order: all become 1 (min-max),
+    0 (z-score) or 0.5 (dbsf).
+    """
     if not len(scores):
         return scores
-    if normaliser == "z-score":
-        deviation = float(scores.std())
-        return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
+    if normaliser in ("z-score", "dbsf"):
+        centred = scores - scores.mean()
+        deviation = float(centred.std(ddof=int(normaliser == "dbsf"))) if np.ptp(scores) > _rounding(scores) else np.inf
+        z: Scores = centred / deviation
+        return z if normaliser == "z-score" else 0.5 + z / 6
     low = float(scores.min())
     if normaliser == "theoretical-min-max" and floor is not None:
         low = min(low, floor)
     span = float(scores.max()) - low
-    return (scores - low) / span if span > 0 else np.ones_like(scores)
+    return (scores - low) / span if span > _rounding(scores) else np.ones_like(scores)
+
+
+def _rounding(scores: Scores) -> float:
+    """What scores that are equal but for float32 arithmetic may differ by."""
+    return 1e-6 * float(np.abs(scores).max())
 
 
 def _sum(rankings: Sequence[Ranking], parts: Sequence[Scores], k: int) -> Ranking:

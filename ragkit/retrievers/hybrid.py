@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ragkit.corpus.filters import Filter, both
-from ragkit.encoders.factory import EncoderLike
 from ragkit.indexes.base import Ranking
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.bm25 import BM25Retriever
@@ -18,6 +17,10 @@ from ragkit.retrievers.dense import DenseRetriever
 from ragkit.retrievers.fusion import Normaliser, convex_combination, reciprocal_rank_fusion
 from ragkit.store.snapshot import Snapshot
 from ragkit.store.text_index import TextIndex
+
+_DENSE_WEIGHT = 2.5
+"""Chosen on training questions of four sets, and on two of them with vectors cut to 24 and 64 dimensions, where the dense side is
+much the worse. With 2 or 3, nDCG@10 differs by at most .01 on each."""
 
 
 class HybridRetriever(StoreRetriever):
@@ -30,11 +33,13 @@ class HybridRetriever(StoreRetriever):
     """What to fuse, all over one store; empty means BM25 and dense retrieval over `store`. Their own `k` does not matter here;
     their filters do."""
     weights: list[float] | None = None
-    """One non-negative weight per retriever; None means equal weights."""
+    """One non-negative weight per retriever. None means equal weights; with the normaliser "theoretical-min-max", however, a
+    `DenseRetriever` has 2.5 times the weight of others, for cosines only use the upper part of the scale from -1 to 1."""
     fusion: Literal["convex", "rrf"] = "convex"
     """Convex combination of normalised scores, or weighted reciprocal rank fusion."""
-    normaliser: Normaliser = "min-max"
-    """How "convex" brings scores to one scale."""
+    normaliser: Normaliser = "theoretical-min-max"
+    """How "convex" brings scores to one scale. The default does not stretch the scores of a question to a full scale: a retriever
+    that can hardly tell its candidates apart has little say in their order, question by question."""
     rrf_constant: int = Field(default=60, ge=0)
     """The constant that "rrf" adds to every 1-based rank."""
     depth: int = Field(default=100, gt=0)
@@ -68,11 +73,10 @@ class HybridRetriever(StoreRetriever):
         return "hybrid"
 
     @classmethod
-    def indexes(
-        cls, *, encoder: EncoderLike = None, index_kind: Literal["flat", "ivf"] = "flat", **bm25: Any
-    ) -> dict[str, TextIndex]:
+    def indexes(cls, **options: Any) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
-        return {**BM25Retriever.indexes(**bm25), **DenseRetriever.indexes(encoder=encoder, index_kind=index_kind)}
+        dense = {name: options.pop(name) for name in ("encoder", "index_kind") if name in options}
+        return {**BM25Retriever.indexes(**options), **DenseRetriever.indexes(**dense)}
 
     def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
@@ -82,27 +86,28 @@ class HybridRetriever(StoreRetriever):
             return retriever.rank(snapshot, queries, depth, both(retriever.filter, filter))
 
         with ThreadPoolExecutor(len(self.retrievers)) as pool:
-            return self._fuse_all(list(pool.map(ask, self.retrievers)), k)
+            return self._fuse_all(list(pool.map(ask, self.retrievers)), k, depth)
 
     async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         depth = max(self.depth, k)
         asked = [retriever.arank(snapshot, queries, depth, both(retriever.filter, filter)) for retriever in self.retrievers]
-        return self._fuse_all(await asyncio.gather(*asked), k)
+        return self._fuse_all(await asyncio.gather(*asked), k, depth)
 
-    def _fuse_all(self, answers: Sequence[Sequence[Ranked]], k: int) -> list[Ranked]:
+    def _fuse_all(self, answers: Sequence[Sequence[Ranked]], k: int, depth: int) -> list[Ranked]:
         fused = []
         for per_query in zip(*answers, strict=True):
             rankings = [ranked.ranking for ranked in per_query]
             sources: dict[str, Ranking] = {}
             for retriever, ranked in zip(self.retrievers, per_query, strict=True):
                 sources |= {**ranked.sources, retriever.stage: ranked.ranking}
-            fused.append(Ranked(self._fuse(rankings, k), sources))
+            fused.append(Ranked(self._fuse(rankings, k, depth), sources))
         return fused
 
-    def _fuse(self, rankings: Sequence[Ranking], k: int) -> Ranking:
-        weights = self.weights or [1.0] * len(rankings)
+    def _fuse(self, rankings: Sequence[Ranking], k: int, depth: int) -> Ranking:
         if self.fusion == "rrf":
-            return reciprocal_rank_fusion(rankings, weights, k, constant=self.rrf_constant)
+            return reciprocal_rank_fusion(rankings, self.weights or [1.0] * len(rankings), k, constant=self.rrf_constant)
+        absolute = self.normaliser == "theoretical-min-max"
+        usual = [_DENSE_WEIGHT if absolute and isinstance(retriever, DenseRetriever) else 1.0 for retriever in self.retrievers]
         floors = [retriever.score_floor for retriever in self.retrievers]
-        return convex_combination(rankings, weights, k, normaliser=self.normaliser, floors=floors)
+        return convex_combination(rankings, self.weights or usual, k, normaliser=self.normaliser, floors=floors, depth=depth)

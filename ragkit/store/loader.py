@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import Any, Self
 
 from ragkit.encoders.factory import EncoderLike, as_encoder
+from ragkit.encoders.multi_vector_base import MultiVectorEncoderLike, as_multi_vector_encoder
 from ragkit.encoders.sparse_base import SparseEncoderLike, as_sparse_encoder
 from ragkit.errors import RagkitError, StaleSnapshotError, StoreError
 from ragkit.store.manifest import Manifest, read_manifest
+from ragkit.store.multi_vector_index import LateInteractionIndex
 from ragkit.store.sparse_index import SparseIndex
 from ragkit.store.text_index import KINDS, TextIndex
 
 GENERATIONS = "generations"
+_ADAPTERS: dict[str, Callable[[Any], Any]] = {
+    SparseIndex.kind: as_sparse_encoder,
+    LateInteractionIndex.kind: as_multi_vector_encoder,
+}
 # numpy parses the header of an .npy file as Python, and Python 3.11 can fail if two threads do so at once
 _one_at_a_time = threading.Lock()
 
-AnyEncoder = EncoderLike | SparseEncoderLike
+AnyEncoder = EncoderLike | SparseEncoderLike | MultiVectorEncoderLike
 """What may be given for the index of a store, depending on its kind."""
 
 
@@ -37,12 +43,11 @@ class Loader:
         return cls({name: encoder for name, index in indexes.items() if (encoder := getattr(index, "encoder", None)) is not None})
 
     def encoder(self, name: str, kind: str) -> Any:
-        """The encoder of the index of that name and kind: an `Encoder`, for a sparse index a `TermEncoder`."""
+        """The encoder of the index of that name and kind: an `Encoder`, a `TermEncoder` or a `MultiVectorEncoder`."""
         with self._lock:
             if name not in self._encoders:
                 given = self._given.get(name) if isinstance(self._given, Mapping) else self._given
-                adapt: Callable[[Any], Any] = as_sparse_encoder if kind == SparseIndex.kind else as_encoder
-                self._encoders[name] = adapt(given)
+                self._encoders[name] = _ADAPTERS.get(kind, as_encoder)(given)
             return self._encoders[name]
 
     def load(self, path: Path, manifest: Manifest, name: str, *, writable: bool = False) -> TextIndex:

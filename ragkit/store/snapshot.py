@@ -8,15 +8,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
+from numpy.typing import NDArray
 
 from ragkit.corpus.corpus import Corpus
 from ragkit.corpus.filters import Filter
 from ragkit.corpus.patterns import Pattern
+from ragkit.corpus.rows import IndexedText, to_row
 from ragkit.documents.spans import Span
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking
-from ragkit.store.text_index import TextIndex
+from ragkit.store.text_index import DenseIndex, TextIndex, VectorIndex
 
 _REMEMBERED_FILTERS = 64
 
@@ -60,6 +63,39 @@ class Snapshot:
         allowed = await asyncio.to_thread(self._positions, filter)
         return await (await asyncio.to_thread(self.index, name)).asearch(queries, k, allowed)
 
+    def encode(self, name: str, queries: Sequence[str]) -> NDArray[np.float32]:
+        """The queries' vectors [n, dimension], as the dense index of that name compares them with passages."""
+        return np.asarray(self._dense(name).encoder.encode_queries(queries), np.float32)
+
+    async def aencode(self, name: str, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Like `encode`, without blocking the event loop."""
+        return np.asarray(await (await asyncio.to_thread(self._dense, name)).encoder.aencode_queries(queries), np.float32)
+
+    def vectors(self, name: str, positions: Positions) -> NDArray[np.float32]:
+        """The vectors [n, dimension] that the dense index of that name holds for the passages at these positions."""
+        return self._dense(name).vectors_at(positions)
+
+    def query_vectors(self, name: str, queries: Sequence[str]) -> Any:
+        """Questions as the index of that name compares them; see `VectorIndex.query_vectors`."""
+        return self._vector_index(name).query_vectors(queries)
+
+    async def aquery_vectors(self, name: str, queries: Sequence[str]) -> Any:
+        """Like `query_vectors`, without blocking the event loop."""
+        return await (await asyncio.to_thread(self._vector_index, name)).aquery_vectors(queries)
+
+    def passage_vectors(self, name: str, positions: Sequence[int]) -> Any:
+        """The passages at these positions as the index of that name keeps them; see `VectorIndex.passage_vectors`."""
+        texts = [to_row(document).indexed for document in self.documents(positions)]
+        return self._vector_index(name).passage_vectors(texts, positions)
+
+    def text_vectors(self, name: str, texts: Sequence[str]) -> Any:
+        """Like `passage_vectors`, for texts that are in no passage."""
+        return self._vector_index(name).passage_vectors([IndexedText(text) for text in texts], [None] * len(texts))
+
+    def search_vectors(self, name: str, vectors: Any, k: int, filter: Filter | None = None) -> list[Ranking]:
+        """Like `search`, for vectors of questions, whoever made them."""
+        return self._vector_index(name).search_vectors(vectors, k, self._positions(filter))
+
     def find(
         self, pattern: Pattern, filter: Filter | None = None, seconds: float | None = None
     ) -> Iterator[tuple[int, list[Span]]]:
@@ -79,6 +115,18 @@ class Snapshot:
         with self._lock:
             self._size = None
             self._allowed = {}
+
+    def _dense(self, name: str) -> DenseIndex:
+        index = self.index(name)
+        if not isinstance(index, DenseIndex):
+            raise InputError(f"index_name: {name!r} holds no dense vectors; name a dense index")
+        return index
+
+    def _vector_index(self, name: str) -> VectorIndex:
+        index = self.index(name)
+        if not isinstance(index, VectorIndex):
+            raise InputError(f"index_name: {name!r} has no single vector for a passage; name another index of the store")
+        return index
 
     def _positions(self, filter: Filter | None) -> Positions | None:
         if not filter:

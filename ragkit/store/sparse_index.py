@@ -66,12 +66,28 @@ class SparseIndex:
 
     def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.search`."""
-        return self.index.search(self.encoder.encode_queries(queries), k, allowed)
+        return self.index.search(self.query_vectors(queries), k, allowed)
 
     async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.asearch`."""
-        vectors = await self.encoder.aencode_queries(queries)
+        vectors = await self.aquery_vectors(queries)
         return await asyncio.to_thread(self.index.search, vectors, k, allowed)
+
+    def query_vectors(self, queries: Sequence[str]) -> SparseVectors:
+        """See `VectorIndex.query_vectors`."""
+        return self.encoder.encode_queries(queries)
+
+    async def aquery_vectors(self, queries: Sequence[str]) -> SparseVectors:
+        """See `VectorIndex.aquery_vectors`."""
+        return await self.encoder.aencode_queries(queries)
+
+    def passage_vectors(self, texts: Sequence[IndexedText], twins: Sequence[int | None]) -> SparseVectors:
+        """See `VectorIndex.passage_vectors`."""
+        return self.prepare(texts, twins)
+
+    def search_vectors(self, vectors: SparseVectors, k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """See `VectorIndex.search_vectors`."""
+        return self.index.search(vectors, k, allowed)
 
     def save(self, directory: Path) -> None:
         """See `TextIndex.save`."""

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragkit.corpus.rows import IndexedText
 from ragkit.encoders.base import Encoder, Progress
@@ -17,8 +18,13 @@ from ragkit.encoders.vocabulary import Vocabulary
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking
 from ragkit.indexes.bm25 import BM25Index
+from ragkit.indexes.kinds import IndexKind
 from ragkit.sparse_vectors import SparseVectors
+from ragkit.store.multi_vector_index import LateInteractionIndex
 from ragkit.store.sparse_index import SparseIndex, check_encoder
+
+if TYPE_CHECKING:
+    from ragkit.indexes.dense import FaissIndex
 
 _INDEX, _VOCABULARY = "postings", "vocabulary"
 
@@ -68,6 +74,27 @@ class TextIndex(Protocol):
 
         Raises `StoreError` if the index was built with another encoder.
         """
+        ...
+
+
+@runtime_checkable
+class VectorIndex(TextIndex, Protocol):
+    """A `TextIndex` in which a question and a passage are one vector each, so that questions can be changed on the way."""
+
+    def query_vectors(self, queries: Sequence[str]) -> Any:
+        """Questions as the index compares them: float32 [n, dimension], or `SparseVectors`."""
+        ...
+
+    async def aquery_vectors(self, queries: Sequence[str]) -> Any:
+        """Like `query_vectors`, without blocking the event loop."""
+        ...
+
+    def passage_vectors(self, texts: Sequence[IndexedText], twins: Sequence[int | None]) -> Any:
+        """Passages as the index keeps them, in the form of `query_vectors`; twins as in `prepare`. Changes nothing."""
+        ...
+
+    def search_vectors(self, vectors: Any, k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """Like `search`, for vectors of questions, whoever made them."""
         ...
 
 
@@ -125,6 +152,10 @@ class LexicalIndex:
             positions, SparseVectors.weighted_sum([(self._count(field), weight) for field, weight in prepared], len(positions))
         )
 
+    def _ids(self, terms: Sequence[str]) -> NDArray[np.int32]:
+        """The id of each term, -1 for one that is not known."""
+        return self.vocabulary.lookup_all([terms])[1]
+
     def _count(self, field: Analysis) -> SparseVectors:
         return SparseVectors.count_flat(field.starts, self.vocabulary.add(field.terms)[field.tokens])
 
@@ -134,12 +165,31 @@ class LexicalIndex:
 
     def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.search`."""
-        terms = self.vocabulary.lookup_all(self.analyzer.analyze(queries))
-        return self.index.search(SparseVectors.count_flat(*terms), k, allowed)
+        return self.search_vectors(self.query_vectors(queries), k, allowed)
 
     async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.asearch`."""
         return await asyncio.to_thread(self.search, queries, k, allowed)
+
+    def query_vectors(self, queries: Sequence[str]) -> SparseVectors:
+        """See `VectorIndex.query_vectors`: how often a question has each term; -1 is all terms that no passage ever had."""
+        return SparseVectors.count_flat(*self.vocabulary.lookup_all(self.analyzer.analyze(queries)))
+
+    async def aquery_vectors(self, queries: Sequence[str]) -> SparseVectors:
+        """See `VectorIndex.aquery_vectors`."""
+        return await asyncio.to_thread(self.query_vectors, queries)
+
+    def passage_vectors(self, texts: Sequence[IndexedText], twins: Sequence[int | None]) -> SparseVectors:
+        """See `VectorIndex.passage_vectors`: the frequency of each term, that in headings and titles with its weight."""
+        fields = [
+            (SparseVectors.count_flat(field.starts, self._ids(field.terms)[field.tokens]), weight)
+            for field, weight in self.prepare(texts, twins)
+        ]
+        return SparseVectors.weighted_sum(fields, len(texts))
+
+    def search_vectors(self, vectors: SparseVectors, k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """See `VectorIndex.search_vectors`."""
+        return self.index.search(vectors, k, allowed)
 
     def save(self, directory: Path) -> None:
         """See `TextIndex.save`."""
@@ -162,21 +212,23 @@ class LexicalIndex:
 
 
 class DenseIndex:
-    """Vectors of a dense encoder in faiss."""
+    """Vectors of a dense encoder."""
 
     kind = "dense"
 
-    def __init__(self, encoder: Encoder, vectors: Literal["flat", "ivf"] = "flat", index: Any = None) -> None:
-        """`vectors` is "flat" (exact) or "ivf" (approximate, faster above some 100k passages)."""
+    def __init__(self, encoder: Encoder, vectors: IndexKind | FaissIndex = "auto") -> None:
+        """`vectors` is the index to fill, or its kind; "auto" chooses by size, see `FaissIndex`."""
         from ragkit.indexes.dense import FaissIndex
 
-        self.encoder, self.vectors = encoder, vectors
-        self.index: FaissIndex = index if index is not None else FaissIndex(encoder.dimension, vectors)
+        self.encoder = encoder
+        self.index = vectors if isinstance(vectors, FaissIndex) else FaissIndex(encoder.dimension, vectors)
+        if self.index.dimension != encoder.dimension:
+            raise InputError(f"vectors: has dimension {self.index.dimension}, the encoder has {encoder.dimension}")
 
     @property
     def settings(self) -> dict[str, Any]:
         """See `TextIndex.settings`."""
-        return {"encoder": dict(self.encoder.fingerprint), "vectors": self.vectors}
+        return {"encoder": dict(self.encoder.fingerprint), "vectors": self.index.settings}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -209,12 +261,32 @@ class DenseIndex:
 
     def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.search`."""
-        return self.index.search(self.encoder.encode_queries(queries), k, allowed)
+        return self.index.search(self.query_vectors(queries), k, allowed)
 
     async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """See `TextIndex.asearch`."""
-        vectors = await self.encoder.aencode_queries(queries)
+        vectors = await self.aquery_vectors(queries)
         return await asyncio.to_thread(self.index.search, vectors, k, allowed)
+
+    def query_vectors(self, queries: Sequence[str]) -> Any:
+        """See `VectorIndex.query_vectors`."""
+        return self.encoder.encode_queries(queries)
+
+    async def aquery_vectors(self, queries: Sequence[str]) -> Any:
+        """See `VectorIndex.aquery_vectors`."""
+        return await self.encoder.aencode_queries(queries)
+
+    def passage_vectors(self, texts: Sequence[IndexedText], twins: Sequence[int | None]) -> Any:
+        """See `VectorIndex.passage_vectors`."""
+        return self.prepare(texts, twins)
+
+    def search_vectors(self, vectors: Any, k: int, allowed: Positions | None = None) -> list[Ranking]:
+        """See `VectorIndex.search_vectors`."""
+        return self.index.search(vectors, k, allowed)
+
+    def vectors_at(self, positions: Positions) -> NDArray[np.float32]:
+        """The vectors at these positions, [n, dimension]. Raises `InputError` if one is not there."""
+        return self.index.reconstruct(positions)
 
     def save(self, directory: Path) -> None:
         """See `TextIndex.save`."""
@@ -229,8 +301,8 @@ class DenseIndex:
 
         own = encoder()
         check_encoder(settings["encoder"], own.fingerprint)
-        return cls(own, settings["vectors"], FaissIndex.load(directory, writable=writable))
+        return cls(own, FaissIndex.load(directory, writable=writable))
 
 
-KINDS: dict[str, type[TextIndex]] = {kind.kind: kind for kind in (LexicalIndex, DenseIndex, SparseIndex)}
+KINDS: dict[str, type[TextIndex]] = {kind.kind: kind for kind in (LexicalIndex, DenseIndex, SparseIndex, LateInteractionIndex)}
 """Every kind of index that a directory may hold, by the name that its manifest has for it."""

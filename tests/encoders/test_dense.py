@@ -22,7 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from ragkit.encoders.base import Encoder
 from ragkit.encoders.dense import DenseEncoder, equal_batches
-from ragkit.encoders.folder import DEFAULT_MODEL, Pooling
+from ragkit.encoders.dense_folder import Pooling
+from ragkit.encoders.folder import DEFAULT_MODEL
 from ragkit.errors import InputError, RagkitError
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -79,7 +80,16 @@ def straight(folder: Path, words: list[str], pooling: str, prompt: list[str]) ->
     ids = [2, *(4 + int(word[1:]) for word in prompt + words), 3]
     with torch.no_grad():
         states = reference(folder)(torch.tensor([ids])).last_hidden_state[0].double().numpy()
-    return {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling]
+    places = np.arange(1, len(ids) + 1)
+    modes: dict[str, np.ndarray] = {
+        "mean": states.mean(0),
+        "cls": states[0],
+        "last": states[-1],
+        "max": states.max(0),
+        "weighted_mean": places @ states / places.sum(),
+        "mean_sqrt_len": states.sum(0) / len(ids) ** 0.5,
+    }
+    return modes[pooling]
 
 
 @pytest.mark.parametrize("pooling", get_args(Pooling))
@@ -167,12 +177,15 @@ def test_settings_come_from_sentence_transformers_files(tiny: Path, tmp_path: Pa
     assert {key: facts[key] for key in expected} == expected
     given = DenseEncoder(tmp_path, pooling="last", normalize=True, query_prompt="", max_length=9).fingerprint
     assert (given["pooling"], given["max_length"]) == ("last", 9)
-    write("1_Pooling/config.json", {"pooling_mode_max_tokens": True})
-    with pytest.raises(InputError, match=r"^pooling: .*max_tokens"):
+    write("1_Pooling/config.json", {"pooling_mode_weightedmean_tokens": True, "pooling_mode_max_tokens": True})
+    assert DenseEncoder(tmp_path).fingerprint["pooling"] == ["max", "weighted_mean"]
+    write("1_Pooling/config.json", {"pooling_mode_median_tokens": True})
+    with pytest.raises(InputError, match=r"^pooling: .*median_tokens"):
         _ = DenseEncoder(tmp_path).dimension
     assert DenseEncoder(tmp_path, pooling="mean").dimension == 16
-    write("modules.json", [*modules, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}])
-    with pytest.raises(InputError, match=r"^model: .*Dense"):
+    write("1_Pooling/config.json", {"pooling_mode": "mean"})
+    write("modules.json", [*modules, {"path": "2_LSTM", "type": "sentence_transformers.models.LSTM"}])
+    with pytest.raises(InputError, match=r"^model: .*LSTM"):
         _ = DenseEncoder(tmp_path).dimension
 
 
@@ -193,7 +206,7 @@ def test_fingerprint_follows_what_matters(tiny: Path, tmp_path: Path) -> None:
 
 def test_wrong_settings_are_named(tiny: Path) -> None:
     for options, field in [
-        ({"pooling": "max"}, "pooling"),
+        ({"pooling": "median"}, "pooling"),
         ({"max_length": 0}, "max_length"),
         ({"batch_tokens": 0}, "batch_tokens"),
     ]:

@@ -13,8 +13,8 @@ from torch import nn
 from ragkit import InputError, ProvenceModel
 from ragkit.documents.model import Unit
 from ragkit.documents.sentences import units_of
+from ragkit.encoders.int8 import Int8Linear, check_int8, to_int8
 from ragkit.provence.checkpoints import load_checkpoint
-from ragkit.provence.int8 import Int8Linear, check_int8, to_int8
 from ragkit.provence.model import SHIPPED
 from ragkit.provence.pair import Pair
 from ragkit.provence.rounding import unit_scores
@@ -149,6 +149,6 @@ def test_it_is_refused_on_a_gpu() -> None:
 
 
 def test_it_is_refused_on_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ragkit.provence.int8.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("ragkit.encoders.int8.platform.machine", lambda: "aarch64")
     with pytest.raises(InputError, match=r"^dtype: int8 needs an x86 processor"):
         check_int8("cpu")

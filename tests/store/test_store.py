@@ -168,11 +168,11 @@ def damage_fields(index: Path) -> None:
 
 
 def remove_file(index: Path) -> None:
-    next((index / "generations").rglob("*.faiss")).unlink()
+    next((index / "generations").rglob("vectors-*.npy")).unlink()
 
 
 def cut_file(index: Path) -> None:
-    path = next((index / "generations").rglob("*.faiss"))
+    path = next((index / "generations").rglob("vectors-*.npy"))
     path.write_bytes(path.read_bytes()[:-10])
 
 
@@ -200,7 +200,7 @@ def test_damage_is_one_clear_error(index: Path, make_encoder: Any, damage: Any, 
     published = read_manifest(index).generation
     for generation in (index / "generations").iterdir():
         if generation.name != str(published):
-            for path in generation.rglob("*.faiss"):
+            for path in generation.rglob("vectors-*.npy"):
                 path.unlink()
     damage(index)
     with pytest.raises(StoreError, match=message) as caught:
@@ -209,7 +209,7 @@ def test_damage_is_one_clear_error(index: Path, make_encoder: Any, damage: Any, 
 
 
 def test_silent_corruption_is_found_by_verify(index: Path, make_encoder: Any) -> None:
-    name = next(name for name in read_manifest(index).files if name.endswith(".faiss"))
+    name = next(name for name in read_manifest(index).files if "/vectors-" in name)
     data = bytearray((index / name).read_bytes())
     data[-1] ^= 1
     (index / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Linear layers in 8-bit integers, for x86 processors: nearly the same judgements in less time. Needs torch with oneDNN."""
+"""Linear layers in 8-bit integers, for x86 processors: nearly the same outputs in less time. Needs torch with oneDNN."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Int8Linear(nn.Module):
         self._sums = weight.sum(1)
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()
-        self._weight = torch.ops.onednn.qlinear_prepack(rows.to(torch.int8), None)
+        # public, as in nn.Linear: the T5 family asks for the type of its weights
+        self.weight = torch.ops.onednn.qlinear_prepack(rows.to(torch.int8), None)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """[..., inputs] float32 to [..., outputs] float32. Rows that are not finite give rows that are not."""
@@ -39,7 +40,7 @@ class Int8Linear(nn.Module):
         # half a step more, for the conversion cuts off; up to 127 the two 8-bit types are the same, and to int8 it is vectorised
         integers = x.sub(least - step / 2).mul_(1 / step).to(torch.int8).view(torch.uint8)
         products = torch.ops.onednn.qlinear_pointwise(
-            integers, 1.0, 0, self._weight, self._scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            integers, 1.0, 0, self.weight, self._scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         # x is least + step * integers
         outputs = torch.addcmul(self._bias, products, step).addcmul_(least, self._sums)

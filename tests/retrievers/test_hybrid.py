@@ -1,0 +1,87 @@
+"""The default fusion: against the formula over the two retrievers' own scores, and what it promises."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from pydantic import ValidationError
+
+from ragkit import BM25Retriever, DenseRetriever, HybridRetriever
+from ragkit.store.store import Store, bm25_and_dense
+
+TEXTS = ["the cat sat on the mat", "dogs bark at the cat", "a fish swims", "cat and dog and fish", "nothing here", "cat cat fish"]
+
+
+@pytest.fixture
+def store(make_encoder: Any) -> Store:
+    store = Store.memory(bm25_and_dense(make_encoder()))
+    store.upsert([Document(id=str(n), page_content=text) for n, text in enumerate(TEXTS)])
+    return store
+
+
+def scores(hits: list[Document]) -> dict[str, float]:
+    return {str(hit.id): hit.metadata["relevance_score"] for hit in hits}
+
+
+@pytest.mark.parametrize("depth", [2, 4, 100])
+def test_default_is_the_weighted_sum_on_theoretical_scales(store: Store, depth: int) -> None:
+    """BM25 from 0 and cosines from -1 to the best of the question, 1 to 2.5; a full list leaves out nothing above its end."""
+    query = "cat fish mat"
+    bm25 = scores(BM25Retriever(store=store).invoke(query, k=depth))
+    dense = scores(DenseRetriever(store=store).invoke(query, k=depth))
+    best, nearest = max(bm25.values()), max(dense.values()) + 1
+    no_bm25 = min(bm25.values()) if len(bm25) == depth else 0.0
+    no_dense = min(dense.values()) if len(dense) == depth else -1.0
+    expected = {
+        id_: (bm25.get(id_, no_bm25) / best + 2.5 * (dense.get(id_, no_dense) + 1) / nearest) / 3.5 for id_ in bm25.keys() | dense
+    }
+    hits = HybridRetriever(store=store, depth=depth, k=depth).invoke(query)
+    top = sorted(expected, key=lambda id_: (-round(expected[id_], 12), int(id_)))[:depth]
+    assert [hit.id for hit in hits] == top
+    assert scores(hits) == pytest.approx({id_: expected[id_] for id_ in top})
+
+
+def test_given_weights_are_taken_as_they_are(store: Store) -> None:
+    only_bm25 = HybridRetriever(store=store, weights=[1.0, 0.0], k=3).invoke("cat fish")
+    expected = scores(BM25Retriever(store=store, k=3).invoke("cat fish"))
+    assert [hit.id for hit in only_bm25] == list(expected)
+    for fusion in ({"fusion": "rrf"}, {"normaliser": "dbsf"}, {"normaliser": "min-max"}, {"normaliser": "z-score"}):
+        usual = scores(HybridRetriever(store=store, **fusion).invoke("cat fish"))
+        equal = scores(HybridRetriever(store=store, weights=[1.0, 1.0], **fusion).invoke("cat fish"))
+        assert usual == pytest.approx(equal)
+
+
+class Undecided:
+    """An encoder to which all passages look nearly alike; the order it gives is the reverse of that of their numbers."""
+
+    dimension = 2
+    fingerprint = {"kind": "undecided", "model": "undecided", "dimension": 2}
+
+    def encode_queries(self, texts: Any) -> Any:
+        return np.tile(np.array([1, 0], np.float32), (len(texts), 1))
+
+    async def aencode_queries(self, texts: Any) -> Any:
+        return self.encode_queries(texts)
+
+    def encode_documents(self, texts: Any, progress: Any = None) -> Any:
+        angles = 1 - 0.001 * np.arange(len(texts))
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_who_cannot_tell_passages_apart_has_little_say() -> None:
+    """Stretched to a full scale, differences in the third decimal overturn what BM25 is sure of."""
+    store = Store.memory(bm25_and_dense(Undecided()))
+    store.upsert([Document(id=str(n), page_content=text) for n, text in enumerate(["rare cat", "a cat", "a dog", "dogs", "end"])])
+    assert HybridRetriever(store=store, k=1).invoke("rare cat")[0].id == "0"
+    stretched = HybridRetriever(store=store, normaliser="min-max", weights=[1.0, 2.5], k=1)
+    assert stretched.invoke("rare cat")[0].id == "4"
+
+
+def test_options_go_to_the_index_they_are_for(make_encoder: Any) -> None:
+    indexes = HybridRetriever.indexes(encoder=make_encoder(32), language="german", k1=0.9, index_kind="flat")
+    assert indexes["dense"].settings["encoder"]["dimension"] == 32
+    assert indexes["bm25"].settings["analyzer"]["language"] == "german"
+    assert indexes["bm25"].settings["bm25"]["k1"] == 0.9
+    with pytest.raises(ValidationError, match="normaliser"):
+        HybridRetriever(store=Store.memory(indexes), normaliser="softmax")
