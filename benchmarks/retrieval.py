@@ -49,8 +49,8 @@ def main() -> None:
         "dense (all-MiniLM-L6-v2)": DenseRetriever(store=store),
         "hybrid, RRF": HybridRetriever(store=store, fusion="rrf"),
         "hybrid, convex, z-score": HybridRetriever(store=store, normaliser="z-score"),
-        "hybrid, convex, theoretical min-max": HybridRetriever(store=store, normaliser="theoretical-min-max"),
-        "hybrid, convex, min-max (default)": HybridRetriever(store=store),
+        "hybrid, convex, min-max": HybridRetriever(store=store, normaliser="min-max", weights=[1, 1]),
+        "hybrid, convex (default)": HybridRetriever(store=store),
     }
     lines = [
         f"{dataset.name} {dataset.split}: {len(dataset.documents)} documents, {len(dataset.queries)} questions",

@@ -1,4 +1,4 @@
-"""Every Python block of the README runs as it stands, and its commands exist."""
+"""Every Python block of the README and of docs/retrieval.md runs as it stands, and the commands exist."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", README + (ROOT / "docs" / "retrieval.md").read_text("utf-8"), re.DOTALL)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))

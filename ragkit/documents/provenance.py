@@ -175,7 +175,12 @@ def passage_text(document: Document) -> str:
 
 
 def ensure_id(document: Document) -> Document:
-    """The document itself if it has an id, else a copy whose id is a hash of its text and metadata."""
+    """The document itself if it has an id, else a copy whose id is a hash of its text and metadata.
+
+    Raises `InputError` if it is no document.
+    """
+    if not isinstance(document, Document):
+        raise InputError(f"documents: must be langchain_core Documents, not {type(document).__name__}; for texts use from_texts")
     if document.id is not None:
         return document
     own = {str(key): value for key, value in document.metadata.items() if key not in (KEY, SCORE_KEY)}

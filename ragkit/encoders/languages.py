@@ -65,6 +65,8 @@ _NO_LIST = {"chinese", "japanese", "korean", "thai", "vietnamese"}
 
 def language_name(language: str) -> str:
     """The English name of a language given by name or ISO 639-1 code. Raises `InputError` for one that is not known."""
+    if not isinstance(language, str):
+        raise InputError(f"language: must be a name or an ISO 639-1 code, not {language!r}")
     name = LANGUAGES.get(language.lower(), language.lower())
     if name not in LANGUAGES.values():
         choices = ", ".join(f"{name} ({code})" for code, name in LANGUAGES.items())

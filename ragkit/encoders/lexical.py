@@ -51,7 +51,8 @@ class Analyzer:
     the language. Runs of Han, kana, Hangul, Thai, Lao, Burmese and Khmer become overlapping character bigrams, whatever the
     language; a lone character stays itself. Accents are kept.
 
-    `language` is an English name or an ISO 639-1 code. Raises `InputError` for one that is not known.
+    `language` is an English name or an ISO 639-1 code. Raises `InputError` for one that is not known, and for
+    switches that are not True or False.
     """
 
     language: str = "english"
@@ -60,6 +61,9 @@ class Analyzer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "language", language_name(self.language))
+        for field, value in (("stopwords", self.stopwords), ("stemming", self.stemming)):
+            if not isinstance(value, bool):
+                raise InputError(f"{field}: must be True or False, not {value!r}")
 
     def __call__(self, text: str) -> list[str]:
         """The terms of one text, in order."""

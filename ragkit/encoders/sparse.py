@@ -51,7 +51,7 @@ class SparseEncoder:
     - `echo`: the text is repeated, and only the repetition pooled, so that a causal model has seen all of it. The default for
       causal checkpoints without sentence-transformers files.
     - `literal`: added to the weight of each term that occurs in the text: a fixed form of PROSPER's literal residual
-      (arXiv:2510.18527), against models that forget names and numbers.
+      (arXiv:2510.18527), against models that forget names and numbers. Weights that come from a table stay as they are.
     - `document_terms`, `query_terms`: the most terms that a document or a query keeps, the heaviest.
     - `document_prompt`, `query_prompt`: put before the text where a network reads it.
     - `max_length`: tokens a network reads at once, special ones included.

@@ -84,8 +84,13 @@ def idf_side(document: Side, name: str) -> Side:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, None if there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """The content of a JSON file, None if there is no such file. Raises `RagkitError` for one that is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RagkitError(f"model: {path} is no JSON that can be read ({error})") from error
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
@@ -137,6 +142,8 @@ def _routed(root: Path, modules: list[dict[str, Any]]) -> tuple[Side, Side]:
     """The sides of a sentence-transformers folder: one chain of modules for both, or one for each behind a Router."""
     chains: dict[str, list[tuple[str, Path]]] = {"document": [], "query": []}
     for module in modules:
+        if not {"type", "path"} <= module.keys():
+            raise InputError(f"model: the modules.json of {root.name} has a module without type or path")
         kind, folder = _class_name(module["type"]), root / module["path"]
         if kind not in ("Router", "Asym"):
             for chain in chains.values():
@@ -146,6 +153,8 @@ def _routed(root: Path, modules: list[dict[str, Any]]) -> tuple[Side, Side]:
         structure = router.get("structure") or {}
         if not chains.keys() <= structure.keys() or (router.get("parameters") or {}).get("route_mappings"):
             raise InputError(f"model: the router of {root.name} has no plain routes for query and document")
+        if unknown := {part for side in chains for part in structure[side]} - router.get("types", {}).keys():
+            raise InputError(f"model: the router of {root.name} does not say what {min(unknown)} is")
         for side, chain in chains.items():
             chain.extend((_class_name(router["types"][part]), folder / part) for part in structure[side])
     return _chained(root, chains["document"]), _chained(root, chains["query"])

@@ -258,3 +258,15 @@ def test_bm25_options_reach_the_index(options: dict[str, Any], tmp_path: Path) -
 def test_wrong_bm25_options_are_named(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
         BM25Retriever.from_texts(["a"], **options)
+
+
+def test_what_is_no_document_is_named() -> None:
+    with pytest.raises(InputError, match=r"^documents: .*not str"):
+        BM25Retriever.from_documents(["a text"])  # type: ignore[list-item]
+    for options, field in (
+        ({"language": None}, "language"),
+        ({"stopwords": ["a"]}, "stopwords"),
+        ({"stemming": "porter"}, "stemming"),
+    ):
+        with pytest.raises(InputError, match=rf"^{field}: "):
+            BM25Retriever.from_texts(["a text"], **options)
