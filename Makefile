@@ -14,8 +14,9 @@ demo: .venv/.demo
 		"How can I allow requests from another origin?"; \
 	do printf '\n\033[1m%s\033[0m\n' "$$question"; $(BIN)/ragkit ask demo-index "$$question" || exit 1; done
 
+# one process per core, each with one thread: two that take all cores get in each other's way
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check
