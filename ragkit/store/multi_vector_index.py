@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,8 +12,7 @@ from ragkit.corpus.rows import IndexedText
 from ragkit.encoders.base import Progress
 from ragkit.encoders.multi_vector_base import MultiVectorEncoder
 from ragkit.errors import InputError
-from ragkit.indexes.base import Positions, Ranking
-from ragkit.store.sparse_index import check_encoder
+from ragkit.store.encoded_index import EncodedIndex, check_encoder
 
 if TYPE_CHECKING:
     from ragkit.indexes.multi_vector import MultiVectorIndex
@@ -22,10 +20,12 @@ if TYPE_CHECKING:
 _CHUNK = 2048  # texts whose vectors are in float32 at a time
 
 
-class LateInteractionIndex:
+class LateInteractionIndex(EncodedIndex):
     """Token vectors of a late-interaction encoder, ranked by MaxSim; a `TextIndex`."""
 
     kind = "late-interaction"
+    encoder: MultiVectorEncoder
+    index: MultiVectorIndex
 
     def __init__(self, encoder: MultiVectorEncoder, index: MultiVectorIndex | None = None, **options: Any) -> None:
         """`options` are those of `MultiVectorIndex`; `index` is one that is there already, with its own."""
@@ -38,9 +38,6 @@ class LateInteractionIndex:
     def settings(self) -> dict[str, Any]:
         """See `TextIndex.settings`."""
         return {"encoder": dict(self.encoder.fingerprint), "vectors": self.index.settings}
-
-    def __len__(self) -> int:
-        return len(self.index)
 
     def prepare(self, texts: Sequence[IndexedText], twins: Sequence[int | None], progress: Progress | None = None) -> list[Any]:
         """See `TextIndex.prepare`; a text whose twin is indexed is not encoded again. Returns a matrix for each text."""
@@ -60,27 +57,6 @@ class LateInteractionIndex:
             for row, matrix in zip(rows, self.index.stored(encoded, f"encoder {name!r}: vectors"), strict=True):
                 matrices[row] = matrix
         return matrices
-
-    def add(self, positions: Positions, prepared: list[Any]) -> None:
-        """See `TextIndex.add`."""
-        self.index.add(positions, prepared)
-
-    def remove(self, positions: Positions) -> None:
-        """See `TextIndex.remove`."""
-        self.index.remove(positions)
-
-    def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
-        """See `TextIndex.search`."""
-        return self.index.search(self.encoder.encode_queries(queries), k, allowed)
-
-    async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
-        """See `TextIndex.asearch`."""
-        vectors = await self.encoder.aencode_queries(queries)
-        return await asyncio.to_thread(self.index.search, vectors, k, allowed)
-
-    def save(self, directory: Path) -> None:
-        """See `TextIndex.save`."""
-        self.index.save(directory)
 
     @classmethod
     def load(cls, directory: Path, settings: Mapping[str, Any], encoder: Callable[[], Any], *, writable: bool = False) -> Self:

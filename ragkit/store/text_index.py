@@ -20,8 +20,9 @@ from ragkit.indexes.base import Positions, Ranking
 from ragkit.indexes.bm25 import BM25Index
 from ragkit.indexes.kinds import IndexKind
 from ragkit.sparse_vectors import SparseVectors
+from ragkit.store.encoded_index import EncodedVectorIndex, check_encoder
 from ragkit.store.multi_vector_index import LateInteractionIndex
-from ragkit.store.sparse_index import SparseIndex, check_encoder
+from ragkit.store.sparse_index import SparseIndex
 
 if TYPE_CHECKING:
     from ragkit.indexes.dense import FaissIndex
@@ -211,10 +212,12 @@ class LexicalIndex:
         )
 
 
-class DenseIndex:
+class DenseIndex(EncodedVectorIndex):
     """Vectors of a dense encoder."""
 
     kind = "dense"
+    encoder: Encoder
+    index: FaissIndex
 
     def __init__(self, encoder: Encoder, vectors: IndexKind | FaissIndex = "auto") -> None:
         """`vectors` is the index to fill, or its kind; "auto" chooses by size, see `FaissIndex`."""
@@ -229,9 +232,6 @@ class DenseIndex:
     def settings(self) -> dict[str, Any]:
         """See `TextIndex.settings`."""
         return {"encoder": dict(self.encoder.fingerprint), "vectors": self.index.settings}
-
-    def __len__(self) -> int:
-        return len(self.index)
 
     def prepare(self, texts: Sequence[IndexedText], twins: Sequence[int | None], progress: Progress | None = None) -> Any:
         """See `TextIndex.prepare`; a text whose twin is indexed is not encoded again. Returns float32 [n, dimension]."""
@@ -251,46 +251,9 @@ class DenseIndex:
             vectors[fresh] = encoded
         return vectors
 
-    def add(self, positions: Positions, prepared: Any) -> None:
-        """See `TextIndex.add`."""
-        self.index.add(positions, prepared)
-
-    def remove(self, positions: Positions) -> None:
-        """See `TextIndex.remove`."""
-        self.index.remove(positions)
-
-    def search(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
-        """See `TextIndex.search`."""
-        return self.index.search(self.query_vectors(queries), k, allowed)
-
-    async def asearch(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[Ranking]:
-        """See `TextIndex.asearch`."""
-        vectors = await self.aquery_vectors(queries)
-        return await asyncio.to_thread(self.index.search, vectors, k, allowed)
-
-    def query_vectors(self, queries: Sequence[str]) -> Any:
-        """See `VectorIndex.query_vectors`."""
-        return self.encoder.encode_queries(queries)
-
-    async def aquery_vectors(self, queries: Sequence[str]) -> Any:
-        """See `VectorIndex.aquery_vectors`."""
-        return await self.encoder.aencode_queries(queries)
-
-    def passage_vectors(self, texts: Sequence[IndexedText], twins: Sequence[int | None]) -> Any:
-        """See `VectorIndex.passage_vectors`."""
-        return self.prepare(texts, twins)
-
-    def search_vectors(self, vectors: Any, k: int, allowed: Positions | None = None) -> list[Ranking]:
-        """See `VectorIndex.search_vectors`."""
-        return self.index.search(vectors, k, allowed)
-
     def vectors_at(self, positions: Positions) -> NDArray[np.float32]:
         """The vectors at these positions, [n, dimension]. Raises `InputError` if one is not there."""
         return self.index.reconstruct(positions)
-
-    def save(self, directory: Path) -> None:
-        """See `TextIndex.save`."""
-        self.index.save(directory)
 
     @classmethod
     def load(
