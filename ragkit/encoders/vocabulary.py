@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain, islice, repeat
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.errors import InputError
+from ragkit.linking import link
 
 Bytes = NDArray[np.uint8]
 
@@ -230,7 +229,7 @@ class _Chunk:
         """Have the files in `directory` too; the chunk whose home it is."""
         for name in _ARRAYS:
             file = directory / _file(self.first, len(self), name)
-            if self.home is None or not _linked(self.home / file.name, file):
+            if self.home is None or not link(self.home / file.name, file):
                 np.save(file, getattr(self, name), allow_pickle=False)
         return replace(self, home=directory)
 
@@ -287,18 +286,6 @@ def _same(left: _Terms, rows: NDArray[np.int64], right: _Terms, others: NDArray[
 def _file(first: int, size: int, name: str) -> str:
     # a range of ids always has the same terms, so the name says what is inside
     return f"terms-{first}-{first + size}.{name}.npy"
-
-
-def _linked(old: Path, new: Path) -> bool:
-    """Make `new` the same file as `old`, or a copy of it; False if `old` is gone."""
-    try:
-        os.link(old, new)
-    except OSError:
-        try:
-            shutil.copy(old, new)
-        except FileNotFoundError:
-            return False
-    return True
 
 
 def _starts(documents: Sequence[Sequence[str]]) -> NDArray[np.int64]:

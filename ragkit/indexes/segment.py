@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from ragkit.indexes import kernels
 from ragkit.indexes.base import Positions
 from ragkit.indexes.bm25_formulas import Saturation
+from ragkit.linking import link
 from ragkit.sparse_vectors import SparseVectors
 
 _SMALL = 32_768  # rows
@@ -116,7 +115,7 @@ class Segment:
         linked = self.home is not None and self.home.intact()
         for name in _ARRAYS:
             file = directory / f"{name}.npy"
-            if not (linked and self.home and _link(self.home.directory / file.name, file)):
+            if not (linked and self.home and link(self.home.directory / file.name, file)):
                 np.save(file, getattr(self, name), allow_pickle=False)
         object.__setattr__(self, "home", _Home.of(directory))
 
@@ -184,14 +183,3 @@ def _number(terms: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int
     present = np.zeros(terms.max() + 1, np.bool_)  # sorting many millions takes seconds
     present[terms] = True
     return np.flatnonzero(present).astype(np.int32), (np.cumsum(present) - 1).astype(np.int32)[terms]
-
-
-def _link(old: Path, new: Path) -> bool:
-    try:
-        os.link(old, new)
-    except OSError:
-        try:
-            shutil.copyfile(old, new)
-        except OSError:
-            return False
-    return True

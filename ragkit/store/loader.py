@@ -62,14 +62,8 @@ class Loader:
                 return kind.load(home, settings, lambda: self.encoder(name, settings["kind"]), writable=writable)
         except RagkitError:
             raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            IndexError,
-            RuntimeError,
-        ) as error:  # RuntimeError is how faiss reports bad files
+        # RuntimeError is how faiss reports bad files
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
             if read_manifest(path).generation != manifest.generation:
                 raise StaleSnapshotError(
                     f"generation {manifest.generation} of {path} has been replaced; open it again"
