@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from ragkit.encoders.folder import digest, longest_input, tower_folders
-from ragkit.encoders.sparse_folder import read_json
+from ragkit.encoders.model_files import Module, hidden_size, read_chains, read_config, read_json
 from ragkit.errors import InputError
 
 Pooling = Literal["mean", "cls", "last", "max", "weighted_mean", "mean_sqrt_len"]
-Chain = list[tuple[str, Path]]
 
 # what sentence-transformers calls them, with the flags of its older versions in the order in which it concatenates them
 _POOLINGS: dict[str, Pooling] = {
@@ -33,7 +32,6 @@ _OLD_FLAGS = {
 }
 _ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel", "longt5": "LongT5EncoderModel"}
 _DPR = ("DPRContextEncoder", "DPRQuestionEncoder")
-_ROUTES = {"query": ("query", "question"), "document": ("document", "doc", "passage", "context")}
 _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
 _DENSE_KEYS = {
     *("in_features", "out_features", "bias", "activation_function", "use_residual"),
@@ -129,18 +127,17 @@ def read_towers(root: Path, pooling: tuple[Pooling, ...] | None = None) -> tuple
     folders = tower_folders(root)
     if folders:
         return read_towers(folders[0], pooling)[0], read_towers(folders[1], pooling)[1]
-    modules = read_json(root / "modules.json")
-    if not modules:
+    chains = read_chains(root)
+    if chains is None:
         tower = _plain(root, pooling)
         return tower, tower
     settings = read_json(root / "config_sentence_transformers.json") or {}
-    documents, queries = _routes(root, modules)
     prompts = settings.get("prompts") or {}
     usual = prompts.get(settings.get("default_prompt_name"))
     of_documents = next((prompts[name] for name in ("document", "passage", "corpus") if name in prompts), usual)
     return (
-        _finished(root, _chained(root, documents, pooling, "document"), settings, of_documents),
-        _finished(root, _chained(root, queries, pooling, "query"), settings, prompts.get("query", usual)),
+        _finished(root, _chained(root, chains.document, pooling, "document"), settings, of_documents),
+        _finished(root, _chained(root, chains.query, pooling, "query"), settings, prompts.get("query", usual)),
     )
 
 
@@ -158,10 +155,10 @@ def adjusted(tower: Tower, name: str, given: Mapping[str, Any]) -> Tower:
 
 def _plain(root: Path, pooling: tuple[Pooling, ...] | None) -> Tower:
     """The tower of a folder without sentence-transformers files."""
-    config = _config(root)
+    config = read_config(root)
     architecture = (config.get("architectures") or [""])[0]
     if architecture in _DPR:
-        width = int(config.get("projection_dim") or 0) or _hidden(config, root)
+        width = int(config.get("projection_dim") or 0) or hidden_size(config, root)
         tower = replace(_transformer(root, "document"), head=architecture, width=width, normalize=False)
         usual: Pooling = "cls"
     else:
@@ -172,41 +169,24 @@ def _plain(root: Path, pooling: tuple[Pooling, ...] | None) -> Tower:
     return replace(tower, pooling=poolings, width=tower.width * len(poolings))
 
 
-def _routes(root: Path, modules: list[dict[str, Any]]) -> tuple[Chain, Chain]:
-    """The modules that documents and those that queries go through: class names and folders."""
-    chains: dict[str, Chain] = {"document": [], "query": []}
-    for module in modules:
-        kind, folder = _class_name(root, module["type"]), root / module["path"]
-        if kind not in ("Router", "Asym"):
-            for chain in chains.values():
-                chain.append((kind, folder))
-            continue
-        router = read_json(folder / "router_config.json") or read_json(folder / "config.json") or {}
-        structure = router.get("structure") or {}
-        for side, chain in chains.items():
-            route = next((name for name in _ROUTES[side] if name in structure), None)
-            if route is None or (router.get("parameters") or {}).get("route_mappings"):
-                raise InputError(f"model: the router of {root.name} has no plain routes for query and document")
-            chain.extend((_class_name(root, router["types"][part]), folder / part) for part in structure[route])
-    return chains["document"], chains["query"]
-
-
-def _chained(root: Path, chain: Chain, pooling: tuple[Pooling, ...] | None, side: str) -> Tower:
+def _chained(root: Path, chain: Sequence[Module], pooling: tuple[Pooling, ...] | None, side: str) -> Tower:
     """One side from its modules."""
-    kinds = [kind for kind, _ in chain]
+    if strange := [module.type for module in chain if not module.type.startswith("sentence_transformers.")]:
+        raise InputError(f"model: {root.name} has a module that is code of its own, which is not run: {strange[0]}")
+    kinds = [module.kind for module in chain]
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise InputError(
             f"model: {root.name} begins with {' + '.join(kinds[:2]) or 'nothing'}; supported is Transformer + Pooling"
         )
-    (_, first), (_, second), *rest = chain
-    tower = _transformer(first, side)
-    said = read_json(second / "config.json") or {}
+    first, second, *rest = chain
+    tower = _transformer(first.folder, side)
+    said = read_json(second.folder / "config.json") or {}
     poolings = pooling or _poolings(root, said)
     steps, width = list[Step](), tower.width * len(poolings)
-    for kind, folder in rest:
-        if kind == "Dropout":
+    for module in rest:
+        if module.kind == "Dropout":
             continue
-        step = _step(root, kind, folder, width)
+        step = _step(root, module, width)
         width = step.outputs
         steps.append(step)
     ends = bool(steps) and steps[-1].kind == "normalize"
@@ -235,8 +215,9 @@ def _finished(root: Path, tower: Tower, settings: Mapping[str, Any], prompt: str
     )
 
 
-def _step(root: Path, kind: str, folder: Path, width: int) -> Step:
+def _step(root: Path, module: Module, width: int) -> Step:
     """A module behind the pooling, which gets vectors of `width` numbers."""
+    kind, folder = module.kind, module.folder
     config = read_json(folder / "config.json") or {}
     places = {config.get(f"module_{end}put_name") or "sentence_embedding" for end in ("in", "out")}
     if kind in ("Dense", "Normalize") and places != {"sentence_embedding"}:
@@ -264,7 +245,7 @@ def _step(root: Path, kind: str, folder: Path, width: int) -> Step:
 
 def _transformer(path: Path, side: str) -> Tower:
     """The tower of a transformer alone, with the plain defaults."""
-    config = _config(path)
+    config = read_config(path)
     longest = longest_input(config)
     # each family of models once had a file name of its own
     said = next((read_json(file) for file in sorted(path.glob("sentence_*_config.json"))), None) or {}
@@ -278,7 +259,7 @@ def _transformer(path: Path, side: str) -> Tower:
     depths = (config.get(key) for key in ("num_hidden_layers", "num_layers", "n_layers", "n_layer"))
     return Tower(
         path,
-        _hidden(config, path),
+        hidden_size(config, path),
         # tokenizers without a limit say so with an astronomically large number
         next((min(x, longest or x) for x in limits if x and x < 1_000_000), longest or 512),
         longest,
@@ -330,24 +311,3 @@ def as_poolings(value: Pooling | Sequence[Pooling] | None) -> tuple[Pooling, ...
 def _step_facts(step: Step) -> dict[str, Any]:
     facts = {"kind": step.kind, "activation": step.activation, "residual": step.residual}
     return facts | ({"digest": digest(step.path)} if step.path else {})
-
-
-def _class_name(root: Path, qualified: str) -> str:
-    package, _, name = qualified.rpartition(".")
-    if package.split(".")[0] != "sentence_transformers":
-        raise InputError(f"model: {root.name} has a module that is code of its own, which is not run: {qualified}")
-    return name
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if not config:
-        raise InputError(f"model: the folder {folder} holds no config.json")
-    return cast(dict[str, Any], config)
-
-
-def _hidden(config: Mapping[str, Any], path: Path) -> int:
-    for key in ("hidden_size", "dim", "d_model", "n_embd"):
-        if isinstance(config.get(key), int):
-            return int(config[key])
-    raise InputError(f"model: {path / 'config.json'} does not say how long a vector is (hidden_size)")

@@ -16,8 +16,8 @@ from ragkit.documents.spans import Span
 from ragkit.encoders.base import Progress, Vectors
 from ragkit.encoders.dense import equal_batches, split_windows
 from ragkit.encoders.folder import digest, locate, model_name
+from ragkit.encoders.model_files import read_json
 from ragkit.encoders.multi_vector_folder import TokenModel, read_token_model
-from ragkit.encoders.sparse_folder import read_json
 from ragkit.encoders.token_pooling import pool_tokens
 from ragkit.encoders.wordpieces import WordPieces, read_tokenizer
 from ragkit.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ragkit.encoders.folder import longest_input
-from ragkit.encoders.sparse_folder import read_json, weight_files
+from ragkit.encoders.model_files import Chains, hidden_size, read_chains, read_config, read_json, weight_files
 from ragkit.errors import InputError, RagkitError
 
 ACTIVATIONS = ("Identity", "ReLU", "GELU", "Tanh", "SiLU")
@@ -64,13 +64,13 @@ def read_token_model(root: Path) -> TokenModel:
     (modules.json with a Transformer and Dense layers), and any other transformer, whose last hidden states are then taken as
     they are, without markers and expansion. Raises `InputError` for what cannot be reproduced.
     """
-    modules = read_json(root / "modules.json")
-    if modules:
-        return _modules(root, modules)
-    config = _config(root)
+    chains = read_chains(root)
+    if chains:
+        return _modules(root, chains)
+    config = read_config(root)
     files = weight_files(root)
     if _LINEAR not in files:
-        return _transformer(root, config, _hidden(root, config))
+        return _transformer(root, config, hidden_size(config, root))
     return _stanford(root, config, files[_LINEAR])
 
 
@@ -82,7 +82,7 @@ def _stanford(root: Path, config: dict[str, Any], file: Path) -> TokenModel:
     return _transformer(
         root,
         config,
-        _width(Projection(file), _hidden(root, config)),
+        _width(Projection(file), hidden_size(config, root)),
         projections=(Projection(file),),
         document_length=said.get("doc_maxlen", 220),
         query_length=said.get("query_maxlen", 32),
@@ -94,20 +94,22 @@ def _stanford(root: Path, config: dict[str, Any], file: Path) -> TokenModel:
     )
 
 
-def _modules(root: Path, modules: list[dict[str, Any]]) -> TokenModel:
+def _modules(root: Path, chains: Chains) -> TokenModel:
     """PyLate's layout, and sentence-transformers folders with one vector per text, whose tokens are taken."""
-    chain = [(str(module["type"]).rsplit(".", 1)[-1], root / module["path"]) for module in modules]
-    kinds = [kind for kind, _ in chain]
+    chain = chains.document
+    kinds = [module.kind for module in chain]
+    if chain != chains.query:
+        raise InputError(f"model: {root.name} has different modules for queries and documents; supported is one model for both")
     if not kinds or kinds[0] not in _TRANSFORMERS or set(kinds[1:]) - {"Dense", *_SINGLE_VECTOR}:
         raise InputError(f"model: {root.name} consists of {' + '.join(kinds) or 'nothing'}; supported is Transformer + Dense")
     if "Dense" in kinds and set(kinds) & set(_SINGLE_VECTOR):
         raise InputError(f"model: {root.name} has a Dense layer over one vector for the whole text, not over its tokens")
-    path = chain[0][1]
+    path = chain[0].folder
     if (read_json(path / "sentence_bert_config.json") or {}).get("do_lower_case"):
         raise InputError(f"model: {root.name} lower-cases texts before its tokenizer does (do_lower_case); that is not supported")
-    config = _config(path)
-    projections = tuple(_dense(folder) for kind, folder in chain[1:] if kind == "Dense")
-    width = _hidden(path, config)
+    config = read_config(path)
+    projections = tuple(_dense(module.folder) for module in chain[1:] if module.kind == "Dense")
+    width = hidden_size(config, path)
     for projection in projections:
         width = _width(projection, width)
     said = {
@@ -170,18 +172,3 @@ def _width(projection: Projection, width: int) -> int:
     if len(shape) != 2 or shape[1] != width:
         raise InputError(f"model: {_LINEAR} in {projection.file} has the shape {tuple(shape)}; it must take {width} numbers")
     return int(shape[0])
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise InputError(f"model: the folder {folder} holds no config.json")
-    # null says no more than a missing entry
-    return {key: value for key, value in config.items() if value is not None}
-
-
-def _hidden(folder: Path, config: dict[str, Any]) -> int:
-    for key in ("hidden_size", "dim", "d_model", "n_embd"):
-        if isinstance(config.get(key), int):
-            return int(config[key])
-    raise InputError(f"model: {folder / 'config.json'} does not say how long a vector is (hidden_size)")

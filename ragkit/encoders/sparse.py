@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ragkit.encoders.base import Progress
 from ragkit.encoders.dense import equal_batches, split_windows
 from ragkit.encoders.folder import digest, locate, model_name
-from ragkit.encoders.sparse_folder import Activation, Side, TermPooling, idf_side, read_json, read_sides
+from ragkit.encoders.model_files import read_json
+from ragkit.encoders.sparse_folder import Activation, Side, TermPooling, idf_side, read_sides
 from ragkit.encoders.sparse_terms import Row, TermVocabulary, heaviest, merge, read_table
 from ragkit.encoders.wordpieces import WordPieces
 from ragkit.errors import InputError

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ragkit.encoders.folder import longest_input
-from ragkit.errors import InputError, RagkitError
+from ragkit.encoders.model_files import WEIGHTS, Module, read_chains, read_config, read_json, weight_files
+from ragkit.errors import InputError
 
 Head = Literal["mlm", "causal", "mlp", "idf", "binary"]
 TermPooling = Literal["max", "sum"]
 Activation = Literal["relu", "log1p_relu"]
 
 IDF_FILES = ("idf.json", "query_token_weights.txt")
-_WEIGHTS = "model.safetensors"
 _USUAL_LENGTH = 512
 
 
@@ -63,8 +62,8 @@ def read_sides(root: Path) -> tuple[Side, Side]:
     idf.json or query_token_weights.txt, OpenSearch's inference-free models), uniCOIL's tok_proj, and DeepImpact's
     impact_score_encoder. Raises `InputError` for anything else.
     """
-    modules = read_json(root / "modules.json")
-    document, query = _routed(root, modules) if modules else _plain(root)
+    chains = read_chains(root)
+    document, query = (_chained(root, chains.document), _chained(root, chains.query)) if chains else _plain(root)
     settings = read_json(root / "config_sentence_transformers.json") or {}
     if settings.get("similarity_fn_name") not in (None, "dot"):
         raise InputError(f"model: {root.name} compares by {settings['similarity_fn_name']}; supported are inner products (dot)")
@@ -83,40 +82,9 @@ def idf_side(document: Side, name: str) -> Side:
     return Side(document.path, "idf", table=table)
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, None if there is no such file. Raises `RagkitError` for one that is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RagkitError(f"model: {path} is no JSON that can be read ({error})") from error
-
-
-def weight_files(folder: Path) -> dict[str, Path]:
-    """The names of all tensors of a model folder, each with the safetensors file that holds it.
-
-    Raises `InputError` if there is no such file: weights in other formats may run code when they are read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    index = read_json(folder / f"{_WEIGHTS}.index.json")
-    names = [_WEIGHTS] if (folder / _WEIGHTS).is_file() else sorted(set((index or {}).get("weight_map", {}).values()))
-    if not names:
-        raise InputError(f"model: {folder} holds no {_WEIGHTS}; weights in other formats must be converted to it first")
-    found = {}
-    for name in names:
-        try:
-            with safe_open(folder / name, "np") as file:
-                found.update(dict.fromkeys(file.keys(), folder / name))
-        except (OSError, SafetensorError) as error:
-            raise RagkitError(f"model: {folder / name} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return found
-
-
 def _plain(root: Path) -> tuple[Side, Side]:
     """The sides of a folder without sentence-transformers files."""
-    config = _config(root)
+    config = read_config(root)
     names = weight_files(root)
     if any(name.endswith("tok_proj.weight") for name in names):
         document = _network(root, "mlp", config)
@@ -138,35 +106,13 @@ def _plain(root: Path) -> tuple[Side, Side]:
     )
 
 
-def _routed(root: Path, modules: list[dict[str, Any]]) -> tuple[Side, Side]:
-    """The sides of a sentence-transformers folder: one chain of modules for both, or one for each behind a Router."""
-    chains: dict[str, list[tuple[str, Path]]] = {"document": [], "query": []}
-    for module in modules:
-        if not {"type", "path"} <= module.keys():
-            raise InputError(f"model: the modules.json of {root.name} has a module without type or path")
-        kind, folder = _class_name(module["type"]), root / module["path"]
-        if kind not in ("Router", "Asym"):
-            for chain in chains.values():
-                chain.append((kind, folder))
-            continue
-        router = read_json(folder / "router_config.json") or read_json(folder / "config.json") or {}
-        structure = router.get("structure") or {}
-        if not chains.keys() <= structure.keys() or (router.get("parameters") or {}).get("route_mappings"):
-            raise InputError(f"model: the router of {root.name} has no plain routes for query and document")
-        if unknown := {part for side in chains for part in structure[side]} - router.get("types", {}).keys():
-            raise InputError(f"model: the router of {root.name} does not say what {min(unknown)} is")
-        for side, chain in chains.items():
-            chain.extend((_class_name(router["types"][part]), folder / part) for part in structure[side])
-    return _chained(root, chains["document"]), _chained(root, chains["query"])
-
-
-def _chained(root: Path, chain: list[tuple[str, Path]]) -> Side:
-    """One side from its modules and their folders."""
-    kinds = [kind for kind, _ in chain]
-    first = chain[0][1] if chain else root
+def _chained(root: Path, chain: Sequence[Module]) -> Side:
+    """One side from its modules."""
+    kinds = [module.kind for module in chain]
+    first = chain[0].folder if chain else root
     if kinds == ["SparseStaticEmbedding"]:
         named = (read_json(first / "config.json") or {}).get("path")
-        places = [first / Path(named).name, root / Path(named).name] if named else [first / _WEIGHTS]
+        places = [first / Path(named).name, root / Path(named).name] if named else [first / WEIGHTS]
         table = next((place for place in places if place.is_file()), None)
         if table is None:
             raise InputError(f"model: the SparseStaticEmbedding in {first} lacks its weights ({places[0].name})")
@@ -179,11 +125,11 @@ def _chained(root: Path, chain: list[tuple[str, Path]]) -> Side:
             raise InputError(
                 f"model: the transformer in {first} has the task {task!r}, which gives no logits over the vocabulary"
             )
-        said = read_json(chain[1][1] / "config.json") or {}
+        said = read_json(chain[1].folder / "config.json") or {}
         pooling, activation = said.get("pooling_strategy", "max"), said.get("activation_function", "relu")
         if pooling not in get_args(TermPooling) or activation not in get_args(Activation):
             raise InputError(f"model: {root.name} pools in a way that is not supported: {pooling} of {activation}")
-        return _network(first, heads[task], _config(first), pooling=pooling, activation=activation)
+        return _network(first, heads[task], read_config(first), pooling=pooling, activation=activation)
     raise InputError(
         f"model: {root.name} consists of {' + '.join(kinds) or 'nothing'}; supported are Transformer + SpladePooling and "
         "SparseStaticEmbedding"
@@ -201,17 +147,5 @@ def _network(path: Path, head: Head, config: Mapping[str, Any], **settings: Any)
     return Side(path, head, min(limit, longest or limit), longest, **settings)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise InputError(f"model: the folder {folder} holds no config.json")
-    # null says no more than a missing entry
-    return {key: value for key, value in config.items() if value is not None}
-
-
 def _idf_file(folder: Path) -> Path | None:
     return next((folder / name for name in IDF_FILES if (folder / name).is_file()), None)
-
-
-def _class_name(qualified: str) -> str:
-    return qualified.rsplit(".", 1)[-1]

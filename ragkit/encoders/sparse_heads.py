@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ragkit.encoders.model_files import weight_files
 from ragkit.encoders.network import best_device, load_network, moved, padded, reading
-from ragkit.encoders.sparse_folder import Activation, Side, TermPooling, weight_files
+from ragkit.encoders.sparse_folder import Activation, Side, TermPooling
 from ragkit.encoders.sparse_terms import Row
 from ragkit.errors import InputError, RagkitError
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragkit.encoders.sparse_folder import TermPooling, read_json
+from ragkit.encoders.model_files import read_json
+from ragkit.encoders.sparse_folder import TermPooling
 from ragkit.encoders.wordpieces import WordPieces, read_tokenizer
 from ragkit.errors import InputError, RagkitError
 

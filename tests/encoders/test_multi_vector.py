@@ -377,7 +377,7 @@ def test_folders_that_cannot_be_reproduced_are_refused(tmp_path: Path) -> None:
         (pickled_layer, "1_Dense.*model.safetensors"),
         (strange, "os.system"),
         (single, "Dense layer over one vector"),
-        (router, "consists of Router"),
+        (router, "router of router has no plain routes"),
         (lower, "do_lower_case"),
     ]:
         with pytest.raises(InputError, match=f"^model: .*{text}"):
