@@ -1,20 +1,40 @@
-"""An answer without a language model: the best kept sentences, verbatim, each with its citation."""
+"""What an answer is, and the one that needs no language model: the best kept sentences, verbatim, each with its citation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from ragkit.chains.claims import Claim
 from ragkit.chains.context import Citation, GroundedContext, Sentence
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`text` carries [n] markers that refer to the context's passages; `citations` are the sentences it consists of."""
+    """`text` carries [n] markers that refer to the context's passages; `citations` are the sentences that bear it out.
+
+    An answer that a model wrote has been checked: see `claims`, `unsupported` and `problems`. One that is extractive consists of
+    its citations, and there is nothing to check.
+    """
 
     text: str
     citations: tuple[Citation, ...]
     abstained: bool
+    """Whether this says that the documents hold no answer."""
     context: GroundedContext
+    claims: tuple[Claim, ...] = ()
+    """What a model's answer states, sentence by sentence."""
+    unsupported: tuple[Claim, ...] = ()
+    """Those that the passages they cite do not bear out."""
+    problems: tuple[str, ...] = ()
+    """What else was found or mended: numbers of no passage, quotations that are none, a model that failed."""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    """What the model cost: calls, prompt_tokens, completion_tokens (None where it does not say)."""
+
+    def __radd__(self, streamed: str) -> Answer:
+        """Pieces of text and the answer behind them, as `GroundedAnswerer.stream` gives them, add up to the answer."""
+        return self if isinstance(streamed, str) else NotImplemented
 
 
 def extractive_answer(context: GroundedContext, *, max_sentences: int = 3) -> Answer:

@@ -81,7 +81,8 @@ class Pipeline(BatchedRetriever):
         [context] = self.ground_batch(
             [question], max_tokens=max_tokens, max_passages=max_passages, k=k, filter=filter, config=config
         )
-        return context
+        grounded: GroundedContext = context
+        return grounded
 
     def ground_batch(
         self,
@@ -92,14 +93,18 @@ class Pipeline(BatchedRetriever):
         k: int | None = None,
         filter: Filter | None = None,
         config: Configs = None,
-    ) -> list[GroundedContext]:
-        """`ground` for many questions, each stage in one pass over all of them."""
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """`ground` for many questions, each stage in one pass over all of them.
+
+        What fails fails one question: its exception is raised, or returned in its place with `return_exceptions`.
+        """
 
         def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
             ways = self._run(questions, configs, *self._arguments(questions, k, filter)) if questions else []
             return self._ground(ways, max_tokens, max_passages)
 
-        return run_batch(self._grounding, questions, config, work)
+        return run_batch(self._grounding, questions, config, work, return_exceptions=return_exceptions)
 
     async def aground(
         self,
@@ -112,14 +117,30 @@ class Pipeline(BatchedRetriever):
         config: RunnableConfig | None = None,
     ) -> GroundedContext:
         """Async form of `ground`."""
-
-        async def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
-            ways = await self._arun([question], configs, *self._arguments([question], k, filter))
-            return await asyncio.to_thread(self._ground, ways, max_tokens, max_passages)
-
-        [context] = await arun_batch(self._grounding, [question], config, work)
+        [context] = await self.aground_batch(
+            [question], max_tokens=max_tokens, max_passages=max_passages, k=k, filter=filter, config=config
+        )
         grounded: GroundedContext = context
         return grounded
+
+    async def aground_batch(
+        self,
+        questions: Sequence[str],
+        *,
+        max_tokens: int | None = None,
+        max_passages: int | None = None,
+        k: int | None = None,
+        filter: Filter | None = None,
+        config: Configs = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Async form of `ground_batch`."""
+
+        async def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
+            ways = await self._arun(questions, configs, *self._arguments(questions, k, filter)) if questions else []
+            return await asyncio.to_thread(self._ground, ways, max_tokens, max_passages)
+
+        return await arun_batch(self._grounding, questions, config, work, return_exceptions=return_exceptions)
 
     @property
     def _grounding(self) -> Owner:
@@ -158,6 +179,12 @@ class Pipeline(BatchedRetriever):
         elif filter:
             raise InputError(f"filter: {self.retriever.get_name()} takes none; filter inside it, or use a ragkit retriever")
         return [_retrieval(self.retriever, options), *map(_step, self.stages)]
+
+    @property
+    def language(self) -> str | None:
+        """ISO 639-1 code of the language of the store that is searched; None if that is not known."""
+        store = self._store()
+        return None if store is None else store.language
 
     def _store(self) -> Store | None:
         if isinstance(self.retriever, Pipeline):
