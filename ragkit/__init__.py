@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ragkit.chains.answer import Answer as Answer
     from ragkit.chains.answer import extractive_answer as extractive_answer
+    from ragkit.chains.answerer import GroundedAnswerer as GroundedAnswerer
     from ragkit.chains.context import Citation as Citation
     from ragkit.chains.context import GroundedContext as GroundedContext
     from ragkit.chains.pipeline import Pipeline as Pipeline
+    from ragkit.chains.structured import structured as structured
     from ragkit.documents.provenance import Provenance as Provenance
     from ragkit.documents.provenance import provenance as provenance
     from ragkit.encoders.dense import DenseEncoder as DenseEncoder
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from ragkit.rerankers.tournament import TournamentReranker as TournamentReranker
     from ragkit.retrievers.bm25 import BM25Retriever as BM25Retriever
     from ragkit.retrievers.dense import DenseRetriever as DenseRetriever
+    from ragkit.retrievers.documents import DocumentContextRetriever as DocumentContextRetriever
+    from ragkit.retrievers.documents import DocumentRetriever as DocumentRetriever
     from ragkit.retrievers.exact import ExactRetriever as ExactRetriever
     from ragkit.retrievers.expansion import HydeRetriever as HydeRetriever
     from ragkit.retrievers.expansion import MultiQueryRetriever as MultiQueryRetriever
@@ -50,8 +54,11 @@ if TYPE_CHECKING:
     from ragkit.retrievers.fused import FusedRetriever as FusedRetriever
     from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
     from ragkit.retrievers.late_interaction import LateInteractionRetriever as LateInteractionRetriever
+    from ragkit.retrievers.long_units import LongUnitRetriever as LongUnitRetriever
+    from ragkit.retrievers.propositions import PropositionEncoder as PropositionEncoder
     from ragkit.retrievers.sparse import SparseRetriever as SparseRetriever
     from ragkit.retrievers.typos import TypoTolerantRetriever as TypoTolerantRetriever
+    from ragkit.retrievers.units import UnitRetriever as UnitRetriever
     from ragkit.retrievers.vector_store import VectorStoreRetriever as VectorStoreRetriever
     from ragkit.retrievers.vector_store import WrappedRetriever as WrappedRetriever
     from ragkit.store.indexer import index_paths as index_paths
@@ -69,23 +76,28 @@ _HOMES = {
     "CrossEncoderReranker": "ragkit.rerankers.cross_encoder",
     "DenseEncoder": "ragkit.encoders.dense",
     "DenseRetriever": "ragkit.retrievers.dense",
+    "DocumentContextRetriever": "ragkit.retrievers.documents",
+    "DocumentRetriever": "ragkit.retrievers.documents",
     "EmbeddingsEncoder": "ragkit.encoders.langchain",
     "ExactRetriever": "ragkit.retrievers.exact",
     "ExtractivePruner": "ragkit.pruners.extractive",
     "FastForwardRetriever": "ragkit.retrievers.fast_forward",
     "FusedRetriever": "ragkit.retrievers.fused",
+    "GroundedAnswerer": "ragkit.chains.answerer",
     "GroundedContext": "ragkit.chains.context",
     "HybridRetriever": "ragkit.retrievers.hybrid",
     "HydeRetriever": "ragkit.retrievers.expansion",
     "InputError": "ragkit.errors",
     "LateInteractionRetriever": "ragkit.retrievers.late_interaction",
     "ListwiseReranker": "ragkit.rerankers.listwise",
+    "LongUnitRetriever": "ragkit.retrievers.long_units",
     "MaxSimPruner": "ragkit.pruners.maxsim",
     "MaxSimReranker": "ragkit.rerankers.maxsim",
     "MultiQueryRetriever": "ragkit.retrievers.expansion",
     "PairwiseReranker": "ragkit.rerankers.pairwise",
     "Pipeline": "ragkit.chains.pipeline",
     "PointwiseReranker": "ragkit.rerankers.pointwise",
+    "PropositionEncoder": "ragkit.retrievers.propositions",
     "Provenance": "ragkit.documents.provenance",
     "ProvenceModel": "ragkit.provence.model",
     "ProvencePruner": "ragkit.pruners.provence",
@@ -101,12 +113,14 @@ _HOMES = {
     "StoreError": "ragkit.errors",
     "TournamentReranker": "ragkit.rerankers.tournament",
     "TypoTolerantRetriever": "ragkit.retrievers.typos",
+    "UnitRetriever": "ragkit.retrievers.units",
     "VectorStoreRetriever": "ragkit.retrievers.vector_store",
     "WrappedRetriever": "ragkit.retrievers.vector_store",
     "bm25_and_dense": "ragkit.store.store",
     "extractive_answer": "ragkit.chains.answer",
     "index_paths": "ragkit.store.indexer",
     "provenance": "ragkit.documents.provenance",
+    "structured": "ragkit.chains.structured",
 }
 
 __all__ = sorted(_HOMES)

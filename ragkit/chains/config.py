@@ -34,16 +34,20 @@ if TYPE_CHECKING:
 RETRIEVERS = {
     "bm25": "ragkit.retrievers.bm25:BM25Retriever",
     "dense": "ragkit.retrievers.dense:DenseRetriever",
+    "document-context": "ragkit.retrievers.documents:DocumentContextRetriever",
+    "documents": "ragkit.retrievers.documents:DocumentRetriever",
     "exact": "ragkit.retrievers.exact:ExactRetriever",
     "hybrid": "ragkit.retrievers.hybrid:HybridRetriever",
     "hyde": "ragkit.retrievers.expansion:HydeRetriever",
     "late-interaction": "ragkit.retrievers.late_interaction:LateInteractionRetriever",
+    "long-units": "ragkit.retrievers.long_units:LongUnitRetriever",
     "multi-query": "ragkit.retrievers.expansion:MultiQueryRetriever",
     "rm3": "ragkit.retrievers.feedback:RM3Retriever",
     "rocchio": "ragkit.retrievers.feedback:RocchioRetriever",
     "sparse": "ragkit.retrievers.sparse:SparseRetriever",
     "step-back": "ragkit.retrievers.expansion:StepBackRetriever",
     "typo-tolerant": "ragkit.retrievers.typos:TypoTolerantRetriever",
+    "units": "ragkit.retrievers.units:UnitRetriever",
 }
 STAGES = {
     "boosts": "ragkit.rerankers.boosts:BoostReranker",

@@ -206,6 +206,15 @@ class Corpus:
             )
         ]
 
+    def positions_of_source(self, source: str) -> list[int]:
+        """Positions of the passages of a source, in the order of its text."""
+        rows = self._rows(
+            f"SELECT position FROM passages WHERE source = ? AND {self._live} "
+            "ORDER BY json_extract(provenance, '$.start'), position",
+            [source],
+        )
+        return [position for (position,) in rows]
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def plan(self, documents: Sequence[Document]) -> Change:

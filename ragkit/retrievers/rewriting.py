@@ -73,7 +73,7 @@ class Rewriter:
         self, llm: Any, prompt: str | Path, variables: frozenset[str], read: Read, most: int = 1, timeout: float | None = None
     ) -> None:
         """`most` texts of an answer are kept; `timeout` is in seconds, for all questions of a call together."""
-        self._llm, self._template = _model(llm), _template(prompt, variables)
+        self._llm, self._template = model_of(llm), template_of(prompt, variables)
         self._read, self._most, self._timeout = read, most, timeout
 
     def rewrite(self, questions: Sequence[str], configs: Sequence[RunnableConfig] | None = None) -> list[Rewriting]:
@@ -125,7 +125,11 @@ class Rewriter:
         return Rewriting(texts, answer.cost)
 
 
-def _model(llm: Any) -> LLM | Generates:
+def model_of(llm: Any) -> LLM | Generates:
+    """A model that writes: one of ragkit as it is, a LangChain chat model adapted, a folder or hub name to run locally.
+
+    Raises `InputError` for anything else.
+    """
     if isinstance(llm, str | Path):
         from ragkit.llms.local import LocalLLM
 
@@ -135,7 +139,8 @@ def _model(llm: Any) -> LLM | Generates:
     return as_llm(llm)
 
 
-def _template(prompt: str | Path, variables: frozenset[str]) -> ChatPromptTemplate:
+def template_of(prompt: str | Path, variables: frozenset[str]) -> ChatPromptTemplate:
+    """A shipped prompt by its name, or a file by its path. Raises `InputError` unless it has exactly these variables."""
     template = load_prompt(prompt)
     if set(template.input_variables) != variables:
         raise InputError(

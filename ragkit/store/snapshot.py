@@ -6,6 +6,8 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from ragkit.documents.spans import Span
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking
 from ragkit.store.text_index import DenseIndex, TextIndex, VectorIndex
+from ragkit.store.unit_index import UnitIndex, UnitRanking
 
 _REMEMBERED_FILTERS = 64
 
@@ -96,6 +99,19 @@ class Snapshot:
         """Like `search`, for vectors of questions, whoever made them."""
         return self._vector_index(name).search_vectors(vectors, k, self._positions(filter))
 
+    def search_units(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[UnitRanking]:
+        """Like `search` in an index of units, with the scores of the units of what is found."""
+        return self._units(name).search_units(queries, k, self._positions(filter))
+
+    async def asearch_units(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[UnitRanking]:
+        """Like `search_units`, without blocking the event loop."""
+        allowed = await asyncio.to_thread(self._positions, filter)
+        return await (await asyncio.to_thread(self._units, name)).asearch_units(queries, k, allowed)
+
+    def unit_language(self, name: str) -> str:
+        """ISO 639-1 code of the language whose sentences are the units of the index of that name."""
+        return self._units(name).language
+
     def find(
         self, pattern: Pattern, filter: Filter | None = None, seconds: float | None = None
     ) -> Iterator[tuple[int, list[Span]]]:
@@ -110,6 +126,18 @@ class Snapshot:
         """The passages with these ids, in this order; unknown ids are left out."""
         return self.corpus.get(ids)
 
+    def runs(self, source: str, filter: Filter | None = None) -> list[list[int]]:
+        """Positions of a source's passages in the order of its text; one that does not pass the filter ends a run."""
+        positions = np.asarray(self.corpus.positions_of_source(source), np.int64)
+        allowed = self._positions(filter)
+        passes = np.ones(len(positions), np.bool_) if allowed is None else np.isin(positions, allowed)
+        pairs = groupby(zip(positions.tolist(), passes.tolist(), strict=True), key=itemgetter(1))
+        return [[position for position, _ in run] for passed, run in pairs if passed]
+
+    def source_text(self, source: str) -> str | None:
+        """The decoded text of a source; None if the store does not hold it."""
+        return self.corpus.source_text(source)
+
     def forget(self) -> None:
         """Drop what was remembered of passages; for an in-memory store that has changed in place."""
         with self._lock:
@@ -120,6 +148,12 @@ class Snapshot:
         index = self.index(name)
         if not isinstance(index, DenseIndex):
             raise InputError(f"index_name: {name!r} holds no dense vectors; name a dense index")
+        return index
+
+    def _units(self, name: str) -> UnitIndex:
+        index = self.index(name)
+        if not isinstance(index, UnitIndex):
+            raise InputError(f"index_name: {name!r} holds no units; name an index of units")
         return index
 
     def _vector_index(self, name: str) -> VectorIndex:

@@ -23,6 +23,7 @@ from ragkit.sparse_vectors import SparseVectors
 from ragkit.store.encoded_index import EncodedVectorIndex, check_encoder
 from ragkit.store.multi_vector_index import LateInteractionIndex
 from ragkit.store.sparse_index import SparseIndex
+from ragkit.store.unit_index import UnitIndex
 
 if TYPE_CHECKING:
     from ragkit.indexes.dense import FaissIndex
@@ -267,5 +268,7 @@ class DenseIndex(EncodedVectorIndex):
         return cls(own, FaissIndex.load(directory, writable=writable))
 
 
-KINDS: dict[str, type[TextIndex]] = {kind.kind: kind for kind in (LexicalIndex, DenseIndex, SparseIndex, LateInteractionIndex)}
+KINDS: dict[str, type[TextIndex]] = {
+    kind.kind: kind for kind in (LexicalIndex, DenseIndex, SparseIndex, LateInteractionIndex, UnitIndex)
+}
 """Every kind of index that a directory may hold, by the name that its manifest has for it."""
