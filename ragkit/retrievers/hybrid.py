@@ -15,12 +15,9 @@ from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.bm25 import BM25Retriever
 from ragkit.retrievers.dense import DenseRetriever
 from ragkit.retrievers.fusion import Normaliser, convex_combination, reciprocal_rank_fusion
+from ragkit.retrievers.trust import USUAL, dense_weight
 from ragkit.store.snapshot import Snapshot
 from ragkit.store.text_index import TextIndex
-
-_DENSE_WEIGHT = 2.5
-"""Chosen on training questions of four sets, and on two of them with vectors cut to 24 and 64 dimensions, where the dense side is
-much the worse. With 2 or 3, nDCG@10 differs by at most .01 on each."""
 
 
 class HybridRetriever(StoreRetriever):
@@ -34,7 +31,8 @@ class HybridRetriever(StoreRetriever):
     their filters do."""
     weights: list[float] | None = None
     """One non-negative weight per retriever. None means equal weights; with the normaliser "theoretical-min-max", however, a
-    `DenseRetriever` has 2.5 times the weight of others, for cosines only use the upper part of the scale from -1 to 1."""
+    `DenseRetriever` has 2.5 times the weight of others, for cosines only use the upper part of the scale from -1 to 1. If it is
+    fused with a `BM25Retriever` and nothing else, its weight is found for each question; see `trust.dense_weight`."""
     fusion: Literal["convex", "rrf"] = "convex"
     """Convex combination of normalised scores, or weighted reciprocal rank fusion."""
     normaliser: Normaliser = "theoretical-min-max"
@@ -107,7 +105,16 @@ class HybridRetriever(StoreRetriever):
     def _fuse(self, rankings: Sequence[Ranking], k: int, depth: int) -> Ranking:
         if self.fusion == "rrf":
             return reciprocal_rank_fusion(rankings, self.weights or [1.0] * len(rankings), k, constant=self.rrf_constant)
-        absolute = self.normaliser == "theoretical-min-max"
-        usual = [_DENSE_WEIGHT if absolute and isinstance(retriever, DenseRetriever) else 1.0 for retriever in self.retrievers]
+        weights = self.weights or self._usual(rankings, depth)
         floors = [retriever.score_floor for retriever in self.retrievers]
-        return convex_combination(rankings, self.weights or usual, k, normaliser=self.normaliser, floors=floors, depth=depth)
+        return convex_combination(rankings, weights, k, normaliser=self.normaliser, floors=floors, depth=depth)
+
+    def _usual(self, rankings: Sequence[Ranking], depth: int) -> list[float]:
+        if self.normaliser != "theoretical-min-max":
+            return [1.0] * len(rankings)
+        match self.retrievers:
+            case [BM25Retriever(), DenseRetriever()]:
+                return [1.0, dense_weight(rankings[0], rankings[1], depth)]
+            case [DenseRetriever(), BM25Retriever()]:
+                return [dense_weight(rankings[1], rankings[0], depth), 1.0]
+        return [USUAL if isinstance(retriever, DenseRetriever) else 1.0 for retriever in self.retrievers]

@@ -1,5 +1,6 @@
 """The default fusion: against the formula over the two retrievers' own scores, and what it promises."""
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from langchain_core.documents import Document
 from pydantic import ValidationError
 
-from ragkit import BM25Retriever, DenseRetriever, HybridRetriever
+from ragkit import BM25Retriever, DenseRetriever, ExactRetriever, HybridRetriever
+from ragkit.indexes.base import Ranking
+from ragkit.retrievers.trust import dense_weight
 from ragkit.store.store import Store, bm25_and_dense
 
 TEXTS = ["the cat sat on the mat", "dogs bark at the cat", "a fish swims", "cat and dog and fish", "nothing here", "cat cat fish"]
@@ -24,22 +27,35 @@ def scores(hits: list[Document]) -> dict[str, float]:
     return {str(hit.id): hit.metadata["relevance_score"] for hit in hits}
 
 
-@pytest.mark.parametrize("depth", [2, 4, 100])
-def test_default_is_the_weighted_sum_on_theoretical_scales(store: Store, depth: int) -> None:
-    """BM25 from 0 and cosines from -1 to the best of the question, 1 to 2.5; a full list leaves out nothing above its end."""
+@pytest.mark.parametrize("depth", [2, 4, 14, 100])
+def test_default_is_the_weighted_sum_on_theoretical_scales(make_encoder: Any, depth: int) -> None:
+    """BM25 from 0 and cosines from -1 to the best of the question; a full list leaves out nothing above its end."""
+    store = Store.memory(bm25_and_dense(make_encoder()))
+    texts = [f"{text} {n} {'more words' * (n % 4)}" for n, text in enumerate(TEXTS * 4)]
+    store.upsert([Document(id=str(n), page_content=text) for n, text in enumerate(texts)])
     query = "cat fish mat"
     bm25 = scores(BM25Retriever(store=store).invoke(query, k=depth))
     dense = scores(DenseRetriever(store=store).invoke(query, k=depth))
     best, nearest = max(bm25.values()), max(dense.values()) + 1
     no_bm25 = min(bm25.values()) if len(bm25) == depth else 0.0
     no_dense = min(dense.values()) if len(dense) == depth else -1.0
+    bm25_ranking = Ranking(np.array([int(i) for i in bm25]), np.array(list(bm25.values())))
+    dense_ranking = Ranking(np.array([int(i) for i in dense]), np.array(list(dense.values())))
+    weight = dense_weight(bm25_ranking, dense_ranking, depth)
+    assert (weight == 2.5) == (depth < 14)
     expected = {
-        id_: (bm25.get(id_, no_bm25) / best + 2.5 * (dense.get(id_, no_dense) + 1) / nearest) / 3.5 for id_ in bm25.keys() | dense
+        id_: (bm25.get(id_, no_bm25) / best + weight * (dense.get(id_, no_dense) + 1) / nearest) / (1 + weight)
+        for id_ in bm25.keys() | dense
     }
-    hits = HybridRetriever(store=store, depth=depth, k=depth).invoke(query)
+    retriever = HybridRetriever(store=store, depth=depth, k=depth)
+    hits = retriever.invoke(query)
     top = sorted(expected, key=lambda id_: (-round(expected[id_], 12), int(id_)))[:depth]
     assert [hit.id for hit in hits] == top
     assert scores(hits) == pytest.approx({id_: expected[id_] for id_ in top})
+    assert retriever.batch(["dogs", query, "nothing cat"])[1] == hits
+    assert asyncio.run(retriever.abatch(["dogs", query]))[1] == hits
+    swapped = [DenseRetriever(store=store), BM25Retriever(store=store)]
+    assert scores(HybridRetriever(retrievers=swapped, depth=depth, k=depth).invoke(query)) == pytest.approx(scores(hits))
 
 
 def test_given_weights_are_taken_as_they_are(store: Store) -> None:
@@ -50,6 +66,13 @@ def test_given_weights_are_taken_as_they_are(store: Store) -> None:
         usual = scores(HybridRetriever(store=store, **fusion).invoke("cat fish"))
         equal = scores(HybridRetriever(store=store, weights=[1.0, 1.0], **fusion).invoke("cat fish"))
         assert usual == pytest.approx(equal)
+
+
+def test_another_retriever_beside_the_two_has_the_usual_weights(store: Store) -> None:
+    two = [BM25Retriever(store=store), DenseRetriever(store=store)]
+    for retrievers, weights in (([*two, ExactRetriever(store=store)], [1.0, 2.5, 1.0]), (two[1:], [2.5]), (two[:1], [1.0])):
+        usual = HybridRetriever(retrievers=retrievers).invoke("cat fish mat")
+        assert usual == HybridRetriever(retrievers=retrievers, weights=weights).invoke("cat fish mat")
 
 
 class Undecided:
