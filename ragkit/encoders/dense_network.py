@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -12,9 +13,12 @@ from torch import nn
 from ragkit.encoders.base import Vectors
 from ragkit.encoders.dense_folder import Pooling, Step, Tower
 from ragkit.encoders.int8 import Int8Linear, check_int8, to_int8
+from ragkit.encoders.int8_bert import Int8Bert
 from ragkit.encoders.network import best_device, load_network, padded, reading
 from ragkit.encoders.pooling import pool
 from ragkit.errors import InputError, RagkitError
+
+_CACHED = 2048  # tokens that a CPU takes at once: what becomes of more of them does not stay in its cache
 
 
 class Row(NamedTuple):
@@ -42,6 +46,11 @@ class PooledNetwork(nn.Module):
     def encode(self, rows: Sequence[Row]) -> Vectors:
         """Vectors [len(rows), dimension] of rows of token ids, not normalised at the end."""
         device = next(self.backbone.parameters()).device
+        longest = max(len(row.ids) for row in rows)
+        size = max(1, _CACHED // longest) if device.type == "cpu" else len(rows)
+        return np.concatenate([self._encode(rows[at : at + size], device) for at in range(0, len(rows), size)])
+
+    def _encode(self, rows: Sequence[Row], device: torch.device) -> Vectors:
         ids = padded([row.ids for row in rows], device)
         attention = padded([[1] * len(row.ids) for row in rows], device)
         kept = padded([[0] * row.start + [1] * (len(row.ids) - row.start) for row in rows], device)
@@ -101,7 +110,9 @@ def load_backbone(tower: Tower, device: str | None, dtype: str) -> nn.Module:
     network: Any = load_network(tower.path, device, head=tower.head, dtype=precision, layers=tower.layers)
     if tower.head.startswith("DPR"):
         network = DprStates(network.ctx_encoder if tower.head == "DPRContextEncoder" else network.question_encoder)
-    if dtype == "int8":
+    if dtype == "int8" and Int8Bert.suits(network):
+        network = Int8Bert(network)
+    elif dtype == "int8":
         to_int8(network)
         if not any(isinstance(module, Int8Linear) for module in network.modules()):
             raise InputError(f"dtype: {tower.path.name} has no linear layers that could be in int8; pass float32")

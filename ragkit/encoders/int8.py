@@ -26,7 +26,9 @@ class Int8Linear(nn.Module):
         weight = linear.weight.detach().float()
         self._scale = weight.abs().amax(1).clamp(min=1e-12) / 127
         rows = torch.round(weight / self._scale[:, None])
-        self._sums = weight.sum(1)
+        self._sums = rows.sum(1) * self._scale
+        # what rounding lost, as far as inputs are alike; the rest of a row is around zero, not above its least value
+        self._lost = weight.sum(1) - self._sums
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()
         # public, as in nn.Linear: the T5 family asks for the type of its weights
@@ -44,6 +46,7 @@ class Int8Linear(nn.Module):
         )
         # x is least + step * integers
         outputs = torch.addcmul(self._bias, products, step).addcmul_(least, self._sums)
+        outputs.addcmul_(x.mean(1, keepdim=True), self._lost)
         return outputs.view(*inputs.shape[:-1], -1)
 
 
