@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,16 @@ from ragkit.indexes.base import Positions, Ranking, Scores, top_k
 from ragkit.indexes.dense import FaissIndex
 from ragkit.indexes.maxsim import Matrix, maxsim
 from ragkit.indexes.muvera import Muvera
+from ragkit.indexes.vectors import Precision, Vectors
 
-Precision = Literal["float32", "float16"]
-
-_ENCODINGS, _BATCH = "encodings", 256
+_DEAD = 0.25  # share of token vectors of removed documents at which they are dropped
+_ENCODINGS, _SETTINGS, _PLACES, _BATCH = "encodings", "settings.json", "places.npy", 256
 
 
 class _Places(NamedTuple):
-    """Where documents lie, in the order of their positions: document i is `chunks[chunk[i]][start[i] : stop[i]]`."""
+    """Which token vectors are whose, by position: document i has the rows `start[i]` to `stop[i]`."""
 
     positions: Positions
-    chunk: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
 
@@ -36,6 +35,14 @@ class _Places(NamedTuple):
         joined = _Places(*(np.concatenate(columns) for columns in zip(self, other, strict=True)))
         return joined.take(np.argsort(joined.positions))
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows of all documents, one document after the other."""
+        lengths = self.stop - self.start
+        ends = np.cumsum(lengths)
+        rows: NDArray[np.int64] = np.repeat(self.start - ends + lengths, lengths)
+        return rows + np.arange(len(rows))
+
 
 class MultiVectorIndex:
     """Retrieval by MaxSim; implements `Index` for matrices [vectors, dimension] of at least one vector.
@@ -44,8 +51,8 @@ class MultiVectorIndex:
     `candidates` best, or k if that is more, and ranks these by exact MaxSim. If no more documents are there, or allowed, than
     candidates are taken, the result is exact.
 
-    Token vectors are kept as `precision`, 2 bytes a number or 4, and stay on disk in an index that was loaded to be read. Vectors
-    of removed documents take up space until the index is saved, or all that was added with them is removed.
+    Token vectors are kept as `precision`, 2 bytes a number or 4, and stay on disk once they are saved and loaded; saving again
+    writes what was added since. Vectors of removed documents take up space until they are a quarter of all.
 
     Searching from several threads is safe; adding and removing is for one thread at a time, without searches beside it.
     """
@@ -71,9 +78,9 @@ class MultiVectorIndex:
         self.precision: Precision = precision
         self.muvera = Muvera(dimension, repetitions=repetitions, bits=bits, projected=projected, final=final, seed=seed)
         self._encodings = FaissIndex(self.muvera.size)
-        self._chunks: list[Matrix] = []
+        self._tokens = Vectors(dimension, precision)
         none = np.empty(0, np.int64)
-        self._places = _Places(none, none, none, none)
+        self._places = _Places(none, none, none)
 
     @property
     def dimension(self) -> int:
@@ -100,31 +107,37 @@ class MultiVectorIndex:
         for start in range(0, len(kept), _BATCH):
             encodings[start : start + _BATCH] = self.muvera.documents(kept[start : start + _BATCH])
         self._encodings.add(positions, encodings)
-        stops = np.cumsum([len(matrix) for matrix in kept])
-        starts = np.concatenate([[0], stops[:-1]])
-        new = _Places(positions, np.full(len(kept), len(self._chunks)), starts, stops)
-        self._chunks.append(np.concatenate(kept))
-        self._places = self._places.merged(new)
+        stops = len(self._tokens) + np.cumsum([len(matrix) for matrix in kept])
+        starts = np.concatenate([[len(self._tokens)], stops[:-1]])
+        for start in range(0, len(kept), _BATCH):
+            self._tokens.append(np.concatenate(kept[start : start + _BATCH]).astype(np.float32, copy=False))
+        self._places = self._places.merged(_Places(positions, starts, stops))
 
     def remove(self, positions: Positions) -> None:
         """Forget documents; positions that are not there are ignored."""
         self._encodings.remove(positions)
         self._places = self._places.take(~np.isin(self._places.positions, positions))
-        for at in np.setdiff1d(np.arange(len(self._chunks)), self._places.chunk):
-            if len(self._chunks[at]):
-                self._chunks[at] = self._chunks[at][:0].copy()
+        rows = self._places.rows
+        if len(rows) < (1 - _DEAD) * len(self._tokens):
+            live = np.zeros(len(self._tokens), np.bool_)
+            live[rows] = True
+            self._tokens.keep(live)
+            before = np.concatenate([[0], np.cumsum(live)])
+            self._places = self._places._replace(start=before[self._places.start], stop=before[self._places.stop])
 
     def vectors(self, positions: Positions) -> list[Matrix]:
-        """The matrices at these positions, as they are stored. Raises `InputError` if one is not there."""
+        """The matrices at these positions, float32, rounded to the precision. Raises `InputError` if one is not there."""
         rows = np.searchsorted(self._places.positions, positions)
         found = self._places.take(np.minimum(rows, max(len(self) - 1, 0))) if len(self) else self._places
         if len(found.positions) != len(rows) or (found.positions != positions).any():
             raise InputError("positions: there is no document at one of them")
-        return [self._chunks[chunk][start:stop] for _, chunk, start, stop in zip(*found, strict=True)]
+        if not len(found.positions):
+            return []
+        return np.split(self._tokens.take(found.rows), np.cumsum(found.stop - found.start)[:-1])
 
     def scores(self, query: Matrix, positions: Positions) -> Scores:
         """MaxSim [n] of one query [vectors, dimension] and the documents at these positions."""
-        return maxsim(self._checked(query, "query"), self.vectors(positions))
+        return self._maxsim(self._checked(query, "query"), positions)
 
     def search(self, queries: Sequence[Matrix], k: int, allowed: Positions | None = None) -> list[Ranking]:
         """For each query, a matrix, at most `k` documents, best first; see `Index.search`."""
@@ -139,7 +152,7 @@ class MultiVectorIndex:
             rough = self._encodings.search(self.muvera.queries(checked), wanted, None if allowed is None else within)
             # in the order of memory
             candidates = [np.sort(ranking.positions) for ranking in rough]
-        return [top_k(found, maxsim(query, self.vectors(found)), k) for query, found in zip(checked, candidates, strict=True)]
+        return [top_k(found, self._maxsim(query, found), k) for query, found in zip(checked, candidates, strict=True)]
 
     def stored(self, vectors: Sequence[Matrix], field: str) -> list[Matrix]:
         """Matrices in the precision in which they are kept. Raises `InputError`, naming `field`, for what cannot be added."""
@@ -150,31 +163,29 @@ class MultiVectorIndex:
         return kept
 
     def save(self, directory: Path) -> None:
-        """Write the index into an existing, empty directory: encodings/, tokens.npy, starts.npy, positions.npy, settings.json."""
+        """Write the index into an existing, empty directory; vectors that are on disk already are linked to."""
         (directory / _ENCODINGS).mkdir()
         self._encodings.save(directory / _ENCODINGS)
-        lengths = self._places.stop - self._places.start
-        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        np.save(directory / "positions.npy", self._places.positions, allow_pickle=False)
-        np.save(directory / "starts.npy", starts, allow_pickle=False)
-        with (directory / "tokens.npy").open("wb") as file:
-            descr = np.lib.format.dtype_to_descr(np.dtype(self.precision))
-            shape = (int(starts[-1]), self.dimension)
-            np.lib.format.write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-            for _, chunk, start, stop in zip(*self._places, strict=True):
-                file.write(np.ascontiguousarray(self._chunks[chunk][start:stop]).data)
-        (directory / "settings.json").write_text(json.dumps(self.settings), encoding="utf-8")
+        np.save(directory / _PLACES, np.stack(self._places), allow_pickle=False)
+        layout = {"settings": self.settings, "tokens": self._tokens.save(directory)}
+        (directory / _SETTINGS).write_text(json.dumps(layout), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path, *, writable: bool = False) -> Self:
-        """Read what `save` wrote; vectors stay on disk, and encodings too unless `writable`; only then can it be changed."""
-        index = cls(**json.loads((directory / "settings.json").read_text(encoding="utf-8")))
+        """Read what `save` wrote; vectors stay on disk. Only if `writable` can the index be changed."""
+        layout = json.loads((directory / _SETTINGS).read_text(encoding="utf-8"))
+        index = cls(**layout["settings"])
         index._encodings = FaissIndex.load(directory / _ENCODINGS, writable=writable)
-        positions, starts = np.load(directory / "positions.npy"), np.load(directory / "starts.npy")
-        if len(positions):
-            index._chunks = [np.load(directory / "tokens.npy", mmap_mode="r")]
-            index._places = _Places(positions, np.zeros(len(positions), np.int64), starts[:-1], starts[1:])
+        index._tokens = Vectors.load(directory, index.dimension, index.precision, layout["tokens"])
+        index._places = _Places(*np.load(directory / _PLACES))
+        if index._places.stop.max(initial=0) > len(index._tokens):
+            raise ValueError(f"the files in {directory} do not fit together")
         return index
+
+    def _maxsim(self, query: Matrix, positions: Positions) -> Scores:
+        """Some documents at a time, so that memory does not grow with their number."""
+        parts = [maxsim(query, self.vectors(positions[first : first + _BATCH])) for first in range(0, len(positions), _BATCH)]
+        return np.concatenate([np.empty(0, np.float64), *parts])
 
     def _checked(self, matrix: Matrix, field: str) -> Matrix:
         matrix = np.asarray(matrix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,8 +118,8 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, count: int) -> None:
         assert len(loaded) == count
         assert loaded.settings == index.settings
         assert [pairs(ranking) for ranking in loaded.search(queries, 7)] == expected
-    for chunk in mapped._chunks:
-        assert isinstance(chunk, np.memmap)
+    for _, block in mapped._tokens.blocks():
+        assert isinstance(block.base, np.memmap)
     with pytest.raises(InputError, match="writable"):
         mapped.add(np.array([1]), queries[:1])
     with pytest.raises(InputError, match="writable"):
@@ -147,8 +148,60 @@ def test_removed_vectors_make_room() -> None:
     for position in range(5):
         index.add(np.array([position]), [one])
         index.remove(np.array([position]))
-    assert sum(chunk.size for chunk in index._chunks) == 0
+    assert len(index._tokens) == 0
     assert len(index.search([one], 3)[0].positions) == 0
+
+
+def test_vectors_of_removed_documents_are_dropped_at_a_quarter() -> None:
+    rng = np.random.default_rng(8)
+    index, matrices = MultiVectorIndex(4, **SMALL), integers(rng, 40)
+    index.add(np.arange(40), matrices)
+    every = sum(map(len, matrices))
+    for gone in rng.permutation(40):
+        index.remove(np.array([gone]))
+        matrices[gone] = matrices[gone][:0]
+        live = sum(map(len, matrices))
+        assert 0.75 * len(index._tokens) <= live <= len(index._tokens) <= every
+        left = np.array([n for n, matrix in enumerate(matrices) if len(matrix)], np.int64)
+        for n, matrix in zip(left, index.vectors(left), strict=True):
+            np.testing.assert_array_equal(matrix, matrices[n])
+
+
+def test_saving_again_writes_only_what_was_added(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    index, matrices = MultiVectorIndex(4, **SMALL), integers(rng, 520)
+    index.add(np.arange(500), matrices[:500])
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    index.save(folders[0])
+    draft = MultiVectorIndex.load(folders[0], writable=True)
+    draft.add(np.arange(500, 510), matrices[500:510])
+    draft.remove(np.arange(20))
+    draft.save(folders[1])
+    draft.add(np.arange(510, 520), matrices[510:])
+    draft.save(folders[2])
+    first = {file.name: file.stat().st_ino for file in folders[0].glob("vectors-*")}
+    for folder, added in zip(folders[1:], (10, 20), strict=True):
+        files = {file.name: file for file in folder.glob("vectors-*")}
+        assert {name: files[name].stat().st_ino for name in first} == first
+        new = [np.load(file) for name, file in files.items() if name not in first]
+        assert sum(map(len, new)) == sum(map(len, matrices[500 : 500 + added]))
+        loaded = MultiVectorIndex.load(folder)
+        for n, matrix in enumerate(loaded.vectors(np.arange(20, 500 + added)), 20):
+            np.testing.assert_array_equal(matrix, matrices[n])
+    shutil.rmtree(folders[0])
+    for n, matrix in enumerate(MultiVectorIndex.load(folders[2]).vectors(np.arange(20, 520)), 20):
+        np.testing.assert_array_equal(matrix, matrices[n])
+
+
+def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    index = MultiVectorIndex(4, **SMALL)
+    index.add(np.arange(3), integers(np.random.default_rng(1), 3))
+    index.save(tmp_path)
+    np.save(tmp_path / "places.npy", np.array([[0], [0], [99]]))
+    with pytest.raises(ValueError, match="do not fit"):
+        MultiVectorIndex.load(tmp_path)
 
 
 def test_threads_agree() -> None:
