@@ -1,4 +1,4 @@
-"""The command line: index, search, grep, ask, source, eval-pruner, train. Results go to stdout, everything else to stderr."""
+"""The command line: index, search, grep, ask, explain, source, eval-pruner, train. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ app = typer.Typer(
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")]
+Depth = Annotated[int | None, typer.Option("-k", help="How many passages to answer from; default: the pipeline's, 5.")]
+PipelineFile = Annotated[
+    Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, then ragkit's Provence model.")
+]
+Budget = Annotated[int | None, typer.Option(min=1, help="Token budget of the context.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Conditions = Annotated[
@@ -184,11 +189,9 @@ def grep(
 def ask(
     directory: Directory,
     question: Annotated[str, typer.Argument(help="What to answer.")],
-    k: Annotated[int | None, typer.Option("-k", help="How many passages to answer from; default: the pipeline's, 5.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, then ragkit's Provence model.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Token budget of the context.")] = None,
+    k: Depth = None,
+    config: PipelineFile = None,
+    max_tokens: Budget = None,
     filter: Conditions = None,
     encoder: EncoderName = None,
     as_json: AsJson = False,
@@ -196,14 +199,30 @@ def ask(
     """Answer a question with cited sentences, verbatim from the documents."""
     from ragkit.chains.answer import extractive_answer
 
-    if max_tokens is not None and max_tokens <= 0:
-        raise InputError(f"--max-tokens must be a positive integer, got {max_tokens}")
     pipeline = _pipeline(directory, config, encoder)
     answer = extractive_answer(pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter)))
     if as_json:
         _print_json(_answer_json(answer))
     else:
         _print_answer(answer, budget=(max_tokens or pipeline.max_tokens) is not None)
+
+
+@app.command()
+def explain(
+    directory: Directory,
+    question: Annotated[str, typer.Argument(help="What to answer.")],
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Where the page is written.")],
+    k: Depth = None,
+    config: PipelineFile = None,
+    max_tokens: Budget = None,
+    filter: Conditions = None,
+    encoder: EncoderName = None,
+) -> None:
+    """Write a page that shows the way of a question: ranks and scores of each stage, what was kept, and the prompt."""
+    from ragkit.explain_command import check_page, write_page
+
+    page = check_page(html)
+    write_page(_pipeline(directory, config, encoder), question, page, k=k, max_tokens=max_tokens, filter=_filter(filter))
 
 
 @app.command()

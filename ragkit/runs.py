@@ -71,13 +71,11 @@ async def arun_batch(
 ) -> list[Any]:
     """Async form of `run_batch`."""
     configs = get_config_list(config, len(inputs)) if inputs else []
-    runs = [
-        await getattr(AsyncCallbackManager.configure(**_arguments(owner, one)), f"on_{owner.kind}_start")(
-            None, value, **_identity(owner, one)
-        )
-        for value, one in zip(inputs, configs, strict=True)
-    ]
+    runs: list[Any] = []
     try:
+        for value, one in zip(inputs, configs, strict=True):
+            manager = AsyncCallbackManager.configure(**_arguments(owner, one))
+            runs.append(await getattr(manager, f"on_{owner.kind}_start")(None, value, **_identity(owner, one)))
         results = await work([patch_config(one, callbacks=run.get_child()) for run, one in zip(runs, configs, strict=True)])
         _check_count(owner, results, inputs)
     except Exception as error:
@@ -86,7 +84,7 @@ async def arun_batch(
         for run in runs:
             await _end(owner, run, error)
         raise
-    for run, result in zip(runs, results, strict=True):
+    for run, result in zip(runs, results, strict=False):  # a callback that fails at the start leaves the rest unopened
         await _end(owner, run, result)
     return _settle(results, return_exceptions)
 

@@ -82,6 +82,14 @@ def test_search(folder: Path, index: Path, retriever: str) -> None:
     assert found["hits"][0]["source"] == str(folder / "fruit.md")
 
 
+def test_explain(index: Path, tmp_path: Path) -> None:
+    done = ragkit("explain", index, "What colour are bananas?", "--html", tmp_path / "out.html", "-k", 2)
+    assert (done.code, done.err) == (0, "")
+    assert "out.html: " in done.out
+    page = (tmp_path / "out.html").read_text("utf-8")
+    assert all(words in page for words in ("What colour are bananas?", "Bananas are yellow.", "fruit.md", "hybrid", "moon orbits"))
+
+
 def test_ask(folder: Path, index: Path) -> None:
     found = answer("ask", index, "What colour are bananas?")
     assert list(found) == ["question", "answer", "abstained", "citations", "passages", "tokens", "trace"]
@@ -154,6 +162,8 @@ def test_config(index: Path, tmp_path: Path) -> None:
         (["search", "absent", "x"], 1, "ragkit index"),
         (["search"], 2, "DIR"),
         (["ask", "INDEX", "x", "--max-tokens", "0"], 2, "--max-tokens"),
+        (["explain", "INDEX", "x"], 2, "--html"),
+        (["explain", "INDEX", "x", "--html", "no/such/folder/out.html"], 2, "--html"),
         (["ask", "INDEX", "x", "--config", "absent.yaml"], 2, "absent.yaml"),
         (["ask", "INDEX", "x", "--encoder", "/absent"], 2, "/absent"),
         (["index", "absent", "--out", "new"], 2, "absent"),

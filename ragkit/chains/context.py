@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from ragkit.documents.provenance import StageResult
 from ragkit.documents.spans import Span
 
 
@@ -59,7 +59,7 @@ class Citation:
 
 @dataclass(frozen=True)
 class Sentence:
-    """One kept unit of a passage, with the pruner's score if there was one."""
+    """One unit of a passage, with the pruner's score if there was one."""
 
     citation: Citation
     kind: str
@@ -80,6 +80,26 @@ class GroundedPassage:
     text: str
     spans: tuple[Span, ...]
     sentences: tuple[Sentence, ...]
+    dropped: tuple[Sentence, ...] = ()
+    """The units of the whole passage that are not shown: pruned, over the budget, or already shown by another passage."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A document that some stage returned, whether or not it is in the context: its whole passage, before any pruning.
+
+    `start` is the offset of `text` in its source, `line` and `page` where it begins. `stages` is what the document itself tells
+    of its way, which can be more than the trace: also what each retriever said that a hybrid one asked.
+    """
+
+    id: str
+    source: str
+    headings: tuple[str, ...]
+    start: int
+    text: str
+    line: int | None = None
+    page: int | None = None
+    stages: tuple[StageResult, ...] = ()
 
 
 def prompt_text(passages: Iterable[GroundedPassage]) -> str:
@@ -99,6 +119,8 @@ class GroundedContext:
     tokens_retrieved: int
     tokens_kept: int
     trace: tuple[StageTrace, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    """What the passages were chosen from, each document once, in the order in which the stages came upon them."""
 
     @property
     def text(self) -> str:
@@ -119,20 +141,7 @@ class GroundedContext:
         return {**asdict(self), "text": self.text}
 
     def to_html(self) -> str:
-        """One self-contained page: the passages with their sources, the token counts and the stages."""
-        passages = "".join(
-            f"<article><h2>[{passage.n}] {html.escape(passage.label)}</h2><pre>{html.escape(passage.text)}</pre></article>"
-            for passage in self.passages
-        )
-        stages = "".join(
-            f"<tr><td>{html.escape(t.stage)}</td><td>{t.entered}</td><td>{t.left}</td><td>{t.seconds * 1000:.1f} ms</td></tr>"
-            for t in self.trace
-        )
-        return (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{html.escape(self.question)}</title><style>body{{font:1rem/1.5 system-ui;max-width:48rem;margin:2rem auto;"
-            "padding:0 1rem;color-scheme:light dark}h2{font-size:1rem}pre{white-space:pre-wrap;overflow-wrap:anywhere}"
-            "td,th{padding:0 1rem 0 0;text-align:left}</style>"
-            f"<h1>{html.escape(self.question)}</h1><p>{self.tokens_kept} of {self.tokens_retrieved} tokens kept</p>{passages}"
-            f"<table><tr><th>stage</th><th>in</th><th>out</th><th>time</th></tr>{stages}</table></html>"
-        )
+        """One self-contained page that shows the way of the question, from candidates to prompt; see `ragkit.chains.explain`."""
+        from ragkit.chains.explain import explain_page
+
+        return explain_page(self)

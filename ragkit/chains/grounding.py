@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from langchain_core.documents import Document
 
-from ragkit.chains.context import Citation, GroundedContext, GroundedPassage, Sentence, StageTrace, prompt_text
+from ragkit.chains.context import Candidate, Citation, GroundedContext, GroundedPassage, Sentence, StageTrace, prompt_text
 from ragkit.documents.model import Unit
 from ragkit.documents.provenance import SCORE_KEY, Provenance, ensure_id, passage_text, provenance
 from ragkit.documents.sentences import units_of
@@ -49,6 +49,7 @@ def ground(
     tokenizer: Tokenizer,
     *,
     whole: Sequence[Document] | None = None,
+    seen: Sequence[Document] = (),
     max_tokens: int | None = None,
     max_passages: int | None = None,
     trace: Sequence[StageTrace] = (),
@@ -58,7 +59,8 @@ def ground(
     Text that an earlier passage already shows (the same document again, or an overlapping passage of one source) is left out.
     `max_tokens` bounds the tokens of the prompt-ready text: whole sentences are taken, the best first (by the pruner's score if
     there is one, else in order of rank), and shown in their original order. `whole` are the documents that were chosen before
-    pruning, whose passages count as retrieved; by default they are those given. Raises `InputError` for a bound that is not
+    pruning, whose passages count as retrieved; by default they are those given. `seen` are the documents that earlier stages
+    returned: with those chosen they become the context's candidates. Raises `InputError` for a bound that is not
     positive.
     """
     for name, value in (("max_tokens", max_tokens), ("max_passages", max_passages)):
@@ -77,20 +79,49 @@ def ground(
         tokens_retrieved=sum(count_tokens(tokenizer, [passage_text(document) for document in retrieved])),
         tokens_kept=sum(count_tokens(tokenizer, [passage.text for passage in passages])),
         trace=tuple(trace),
+        candidates=_seen([*seen, *retrieved, *documents]),
     )
 
 
+def _seen(documents: Iterable[Document]) -> tuple[Candidate, ...]:
+    """Each document once; the last that is given under an id knows most of its way."""
+    latest = {document.id: document for document in map(ensure_id, documents)}
+    return tuple(map(_as_candidate, latest.values()))
+
+
+def _as_candidate(document: Document) -> Candidate:
+    record, text = provenance(document), passage_text(document)
+    source, start = _source(document, record)
+    return Candidate(
+        id=str(document.id),
+        source=source,
+        headings=record.headings,
+        start=start,
+        text=text,
+        line=record.line(0, text),
+        page=record.page(0),
+        stages=record.stages,
+    )
+
+
+def _source(document: Document, record: Provenance) -> tuple[str, int]:
+    """What citations show as the source, and where in it the passage begins."""
+    named, begins = document.metadata.get("source"), document.metadata.get("start_index")
+    source = record.source or (named if isinstance(named, str) and named and not record.rewritten else str(document.id))
+    return source, record.start if record.source or record.rewritten or not isinstance(begins, int) else begins
+
+
 def _candidate(document: Document) -> _Candidate:
-    record, metadata = provenance(document), document.metadata
+    record = provenance(document)
+    source, start = _source(document, record)
     units = units_of(document)
     kept = tuple(at for at, unit in enumerate(units) if record.spans is None or inside(unit, record.spans))
-    named, begins = metadata.get("source"), metadata.get("start_index")
     return _Candidate(
         document=document,
         record=record,
-        source=record.source or (named if isinstance(named, str) and named and not record.rewritten else str(document.id)),
+        source=source,
         place=record.source or str(document.id),
-        start=record.start if record.source or record.rewritten or not isinstance(begins, int) else begins,
+        start=start,
         text=passage_text(document),
         units=units,
         scores=record.unit_scores,
@@ -191,15 +222,14 @@ def _passage(n: int, candidate: _Candidate) -> GroundedPassage:
         label=candidate.label,
         text=join_spans(candidate.text, spans),
         spans=tuple((candidate.start + start, candidate.start + end) for start, end in spans),
-        sentences=tuple(
-            Sentence(
-                _cite(n, candidate, candidate.units[at]),
-                candidate.units[at].kind,
-                candidate.scores[at] if candidate.scores else None,
-            )
-            for at in candidate.kept
-        ),
+        sentences=tuple(_sentence(n, candidate, at) for at in candidate.kept),
+        dropped=tuple(_sentence(n, candidate, at) for at in range(len(candidate.units)) if at not in kept),
     )
+
+
+def _sentence(n: int, candidate: _Candidate, at: int) -> Sentence:
+    unit = candidate.units[at]
+    return Sentence(_cite(n, candidate, unit), unit.kind, candidate.scores[at] if candidate.scores else None)
 
 
 def _cite(n: int, candidate: _Candidate, unit: Unit) -> Citation:

@@ -207,6 +207,7 @@ class Pipeline(BatchedRetriever):
                 way.documents,
                 tokenizer,
                 whole=way.whole,
+                seen=[*way.seen.values()],
                 max_tokens=self.max_tokens if max_tokens is None else max_tokens,
                 max_passages=self.max_passages if max_passages is None else max_passages,
                 trace=way.trace,
@@ -222,6 +223,8 @@ class _Way:
         self.query, self.config, self._k = query, config, k
         self.failure: Exception | None = None
         self.trace: list[StageTrace] = []
+        self.seen: dict[str, Document] = {}
+        """Every document that a stage returned, as the last of them left it."""
         self._found: list[Document] | None = None
         self._whole: list[Document] | None = None
         self._entered = corpus_size
@@ -252,6 +255,7 @@ class _Way:
             return
         documents = _reanchored(self._found or [], outcome.documents) if step.foreign else outcome.documents
         self._found = [ensure_id(document) for document in documents]
+        self.seen |= {str(document.id): document for document in self._found}
         ranked = tuple(Ranked(str(document.id), document.metadata.get(SCORE_KEY)) for document in self._found)
         self.trace.append(StageTrace(step.name, seconds, self._entered, ranked, outcome.usage))
 

@@ -84,6 +84,14 @@ def test_stages_run_in_order_and_are_traced(store: Store, pruner: ExtractivePrun
     assert first.metadata["relevance_score"] == provenance(first).stages[-2].score
 
 
+def test_every_document_that_a_stage_returned_is_a_candidate(store: Store, pruner: ExtractivePruner) -> None:
+    context = (HybridRetriever(store=store, k=8) >> LengthReranker(top_k=4) >> pruner).ground("apple", k=2)
+    returned = {ranked.id for stage in context.trace for ranked in stage.results}
+    assert {candidate.id for candidate in context.candidates} == returned
+    assert all(candidate.text == TEXTS[int(candidate.id)] for candidate in context.candidates)
+    assert {result.stage for result in context.candidates[0].stages} >= {"bm25", "dense", "hybrid"}
+
+
 def test_k_is_cut_before_pruning(store: Store, pruner: ExtractivePruner) -> None:
     pipeline = Pipeline(retriever=HybridRetriever(store=store, k=8), stages=[LengthReranker(), pruner], k=3)
     trace = pipeline.ground("apple").trace
