@@ -1,4 +1,4 @@
-"""The command line: index, search, grep, ask, explain, source, eval-pruner, train. Results go to stdout, everything else to stderr."""
+"""The command line. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from typer.exceptions import TyperException
 
 from ragkit.errors import InputError, RagkitError
 from ragkit.evaluation.command import eval_pruner
+from ragkit.evaluation.eval_command import evaluate
+from ragkit.evaluation.tune_command import tune
 from ragkit.terminal import place, printable, short
 from ragkit.training.command import app as training
 
@@ -245,6 +247,8 @@ def source(
     sys.stdout.buffer.write(text.encode("utf-8"))
 
 
+app.command("eval")(evaluate)
+app.command()(tune)
 app.command()(eval_pruner)
 app.add_typer(training, name="train")
 
@@ -277,7 +281,8 @@ def _complain(message: str, code: int) -> int:
 
 
 def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipeline:
-    from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
+    from ragkit.chains.config import build_pipeline, read_config
+    from ragkit.chains.default import default_config
     from ragkit.chains.pipeline import Pipeline
     from ragkit.store.store import Store
 
@@ -287,13 +292,7 @@ def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipe
             settings = settings.model_copy(update={"encoder": encoder})
         return build_pipeline(Pipeline, settings, directory)
     store = Store.open(directory, encoder=encoder)
-    # the model that comes with ragkit has learnt from English text
-    stages: list[dict[str, Any]] = [{"type": "extractive"}]
-    if store.language == "en":
-        # an answer is made of the best sentences only: higher than the model's own threshold, which is meant to lose nothing
-        stages = [{"type": "provence-reranker"}, {"type": "provence", "threshold": 0.3}]
-    settings = PipelineConfig(retriever={"type": "hybrid", "k": 20}, stages=stages)
-    return build_pipeline(Pipeline, settings, store)
+    return build_pipeline(Pipeline, default_config(store.language), store)
 
 
 def _filter(entries: list[str] | None) -> dict[str, Any] | None:

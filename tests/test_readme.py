@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README + (ROOT / "docs" / "retrieval.md").read_text("utf-8"), re.DOTALL)
+PAGES = [README, *((ROOT / "docs" / name).read_text("utf-8") for name in ("retrieval.md", "evaluation.md"))]
+BLOCKS = re.findall(r"```python\n(.*?)```", "".join(PAGES), re.DOTALL)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))

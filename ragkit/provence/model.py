@@ -130,6 +130,10 @@ class ProvenceModel:
                     self._memo.add(pair, Known(verdict, beside[of] if known.company else None))
         return [[its_own[pair] for pair in group] for group, its_own in zip(groups, judged, strict=True)]
 
+    def forget(self) -> None:
+        """Judge everything anew from now on, for whoever measures what that costs."""
+        self._memo = Memo()
+
     def _read(self, pairs: Sequence[Pair], batch_tokens: int) -> list[Judged]:
         """`judge_groups`, without the memo; each pair has its company already."""
         if self.family.normalize_question:

@@ -1,0 +1,17 @@
+"""The pipeline that is used where nobody has configured one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ragkit.chains.config import PipelineConfig
+
+
+def default_config(language: str | None) -> PipelineConfig:
+    """Hybrid retrieval, then what ragkit knows best for text in `language`: an ISO 639-1 code, as `Store.language` has it."""
+    # the model that comes with ragkit has learnt from English text
+    stages: list[dict[str, Any]] = [{"type": "extractive"}]
+    if language == "en":
+        # an answer is made of the best sentences only: higher than the model's own threshold, which is meant to lose nothing
+        stages = [{"type": "provence-reranker"}, {"type": "provence", "threshold": 0.3}]
+    return PipelineConfig(retriever={"type": "hybrid", "k": 20}, stages=stages)

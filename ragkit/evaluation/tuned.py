@@ -1,0 +1,199 @@
+"""Candidate pipelines around the default one, what each costs, and the one that suits a goal best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import product
+from math import nan
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ragkit.chains.config import PipelineConfig, build_pipeline
+from ragkit.chains.default import default_config
+from ragkit.chains.pipeline import Pipeline
+from ragkit.evaluation.collection import Collection
+from ragkit.evaluation.experiment import Run, System, run_systems
+from ragkit.evaluation.tuning import (
+    Choice,
+    Floats,
+    Goal,
+    Ints,
+    Option,
+    choose,
+    choose_threshold,
+    evidence_kept,
+    pareto,
+)
+from ragkit.evaluation.tuning_work import WAYS, Workbench
+from ragkit.pruners.provence import ProvencePruner
+from ragkit.rerankers.base import Reranker
+from ragkit.store.store import Store
+
+THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Of the pruner."""
+_RERANKED = ("hybrid", "rrf", "fitted")  # one half alone is not noticeably cheaper, beside a reranker
+
+
+class Setting(NamedTuple):
+    """A way to retrieve, what reranks it, and how many passages come from the one to the other."""
+
+    way: str
+    reranker: str | None
+    depth: int
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return self.way if self.reranker is None else f"{self.way} {self.depth} >> {self.reranker}"
+
+
+class Cost(NamedTuple):
+    """Of a question: milliseconds (the median) and calls of a language model (the mean)."""
+
+    ms: float
+    calls: float
+
+
+class Row(NamedTuple):
+    """A candidate, as the front shows it: mean nDCG@10, share of evidence kept by its pruner, and what a question costs."""
+
+    name: str
+    value: float
+    evidence: float
+    ms: float
+    calls: float
+
+
+class Tuned(NamedTuple):
+    """The configuration, how it was chosen, and what was to choose from."""
+
+    config: PipelineConfig
+    setting: Setting
+    choice: Choice
+    chosen: Row
+    default: Row
+    front: list[Row]
+    """Cheapest first."""
+
+
+class Candidates:
+    """Everything that may be chosen for text in `language` (ISO code): settings of the default pipeline's parts.
+
+    `rerankers` are configurations by the name of their type, as in a pipeline's file.
+    """
+
+    def __init__(self, language: str | None, rerankers: Sequence[Mapping[str, Any]], depths: Sequence[int]) -> None:
+        """The default's own reranker and number of passages are always among them."""
+        config = default_config(language)
+        self._k, size = config.k, int(config.retriever["k"])
+        stages = {str(stage["type"]): stage for stage in config.stages}
+        self.rerankers = {name: stage for name, stage in stages.items() if name.endswith("reranker")}
+        self.rerankers |= {str(stage["type"]): dict(stage) for stage in rerankers}
+        self.pruner = next((stage for name, stage in stages.items() if name not in self.rerankers), None)
+        self.default = Setting("hybrid", next((name for name in stages if name in self.rerankers), None), size)
+        reranked = product(_RERANKED, self.rerankers, sorted({*depths, size}))
+        self.settings = [*(Setting(way, None, size) for way in WAYS), *(Setting(*parts) for parts in reranked)]
+
+    @property
+    def default_config(self) -> PipelineConfig:
+        """The configuration of the default setting."""
+        return self.config(self.default, None, self.pruner)
+
+    def config(self, setting: Setting, weights: Sequence[float] | None, pruner: Mapping[str, Any] | None) -> PipelineConfig:
+        """A setting as a pipeline; `weights` are those of the way "fitted"."""
+        retriever: dict[str, Any] = {"type": setting.way if setting.way in ("bm25", "dense") else "hybrid", "k": setting.depth}
+        if setting.way == "rrf":
+            retriever["fusion"] = "rrf"
+        if weights is not None:
+            retriever["weights"] = [round(weight, 6) for weight in weights]
+        stages = [] if setting.reranker is None else [dict(self.rerankers[setting.reranker])]
+        return PipelineConfig(retriever=retriever, stages=[*stages, *([dict(pruner)] if pruner else [])], k=self._k)
+
+    def build_rerankers(self, store: Store) -> dict[str, Reranker]:
+        """Every reranker, by name."""
+        built = build_pipeline(Pipeline, PipelineConfig(stages=[dict(stage) for stage in self.rerankers.values()]), store)
+        return {name: stage for name, stage in zip(self.rerankers, built.stages, strict=True) if isinstance(stage, Reranker)}
+
+    def build_pruner(self, store: Store) -> ProvencePruner | None:
+        """The pruner, if it is one whose threshold can be chosen."""
+        stages = [] if self.pruner is None else [dict(self.pruner)]
+        built = build_pipeline(Pipeline, PipelineConfig(stages=stages), store).stages
+        return next((stage for stage in built if isinstance(stage, ProvencePruner)), None)
+
+    def costs(self, collection: Collection, store: Store, questions: int) -> dict[Setting, Cost]:
+        """What each setting costs, with the default's pruner: so many questions, evenly spread, are asked one at a time.
+
+        Ways that do the same work share their figures, so that none is chosen for a difference that is only in the clock.
+        """
+        timed = {self._same_work(setting): setting for setting in self.settings}
+        systems = [System(same.name, build_pipeline(Pipeline, self.config(same, None, self.pruner), store), {}) for same in timed]
+        ids = list(collection.queries)
+        some = [ids[at * len(ids) // questions] for at in range(questions)] if questions < len(ids) else ids
+        runs = run_systems({id_: collection.queries[id_] for id_ in some}, systems, alone=len(some))
+        found = dict(zip(timed, map(_cost, runs), strict=True))
+        return {setting: found[self._same_work(setting)] for setting in self.settings}
+
+    def _same_work(self, setting: Setting) -> Setting:
+        return setting if setting.way in ("bm25", "dense") else setting._replace(way="hybrid")
+
+    def choose(self, bench: Workbench, costs: Mapping[Setting, Cost], goal: Goal, keep: float) -> Tuned:
+        """The best setting within the goal, see `tuning.choose`, with a threshold that keeps that share of the evidence.
+
+        Without known evidence the pruner stays as it is; if no threshold keeps so much, there is none.
+        """
+        options = {setting: _option(bench, setting, costs[setting]) for setting in self.settings}
+        choice = choose(list(options.values()), options[self.default], goal)
+        setting = next(setting for setting, option in options.items() if option is choice.option)
+        everything = np.arange(len(bench.ids))
+        marked = bench.marked(_orders(bench, setting, everything), self._k)
+        known = any(passage.gold for passages in marked for passage in passages)
+        threshold = choose_threshold(marked, THRESHOLDS, keep) if known else None
+        pruner = self.pruner
+        if known:
+            pruner = None if threshold is None or pruner is None else {**pruner, "threshold": threshold}
+        weights = bench.weights(everything) if setting.way == "fitted" else None
+        points = {its: self._row(bench, its, option) for its, option in options.items()}
+        front = pareto(list(points.values()))
+        shown = [self._with_evidence(bench, its, row, pruner) for its, row in points.items() if row in front]
+        return Tuned(
+            config=self.config(setting, weights, pruner),
+            setting=setting,
+            choice=choice,
+            chosen=self._with_evidence(bench, setting, points[setting], pruner),
+            default=self._with_evidence(bench, self.default, points[self.default], self.pruner),
+            front=sorted(shown, key=lambda row: (row.calls, row.ms, -row.value)),
+        )
+
+    def _row(self, bench: Workbench, setting: Setting, option: Option) -> Row:
+        return Row(option.name, float(option.values(np.arange(len(bench.ids))).mean()), nan, option.ms, option.calls)
+
+    def _with_evidence(self, bench: Workbench, setting: Setting, row: Row, pruner: Mapping[str, Any] | None) -> Row:
+        marked = bench.marked(_orders(bench, setting, np.arange(len(bench.ids))), self._k)
+        threshold = -1.0 if pruner is None else float(pruner.get("threshold", 0.0))
+        kept = [evidence_kept(its, [threshold])[0] for its in marked if any(passage.gold for passage in its)]
+        return row._replace(evidence=float(np.mean(kept)) if kept else nan)
+
+
+def _orders(bench: Workbench, setting: Setting, train: Ints) -> Any:
+    return bench.orders(bench.rankings(setting.way, train), setting.reranker, setting.depth)
+
+
+def _option(bench: Workbench, setting: Setting, cost: Cost) -> Option:
+    @cache
+    def known(train: tuple[int, ...]) -> Floats:
+        return bench.values(_orders(bench, setting, np.array(train, np.int64)))
+
+    def values(train: Ints) -> Floats:
+        # only fitted weights depend on the questions
+        return known(tuple(train.tolist()) if setting.way == "fitted" else ())
+
+    return Option(setting.name, values, cost.ms, cost.calls)
+
+
+def _cost(run: Run) -> Cost:
+    traced = list(run.traced.values())
+    calls = [sum(float(step.usage.get("calls") or 0) for step in its.steps) for its in traced]
+    return Cost(median(1000 * its.seconds for its in traced if its.seconds is not None), sum(calls) / len(calls))
