@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from ragkit.care.command import tidy
 from ragkit.errors import InputError, RagkitError
 from ragkit.evaluation.command import eval_pruner
 from ragkit.evaluation.eval_command import evaluate
+from ragkit.evaluation.synthetic.command import make_queries
 from ragkit.evaluation.tune_command import tune
 from ragkit.terminal import place, printable, short
 from ragkit.training.command import app as training
@@ -250,6 +252,8 @@ def source(
 app.command("eval")(evaluate)
 app.command()(tune)
 app.command()(eval_pruner)
+app.command("make-queries")(make_queries)
+app.command()(tidy)
 app.add_typer(training, name="train")
 
 

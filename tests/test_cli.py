@@ -87,7 +87,9 @@ def test_explain(index: Path, tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert "out.html: " in done.out
     page = (tmp_path / "out.html").read_text("utf-8")
-    assert all(words in page for words in ("What colour are bananas?", "Bananas are yellow.", "fruit.md", "hybrid", "moon orbits"))
+    assert all(
+        words in page for words in ("What colour are bananas?", "Bananas are yellow.", "fruit.md", "hybrid", "moon orbits")
+    )
 
 
 def test_ask(folder: Path, index: Path) -> None:

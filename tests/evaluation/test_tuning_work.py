@@ -146,6 +146,8 @@ def test_the_default_is_among_the_candidates_and_stays_where_nothing_is_known_to
     assert tuned.choice.value >= tuned.default.value
     assert tuned.config.stages[-1]["threshold"] == 0.3  # no evidence is known: as it was
     assert np.isnan(tuned.chosen.evidence)
+    with pytest.raises(InputError, match=r"^reranker: extractive is none"):
+        Candidates("de", [{"type": "extractive"}], []).build_rerankers(store)
     german = Candidates("de", [], [])
     assert german.default == Setting("hybrid", None, 20)
     assert german.rerankers == {}
