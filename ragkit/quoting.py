@@ -37,6 +37,10 @@ _AROUND = re.compile(
     rf"({_SPACE}(?:(?i:passage|document|doc|sentence|no|number)\b\.?{_SPACE})?[#№]?{_SPACE}(?:\d{{1,6}}|[A-ZＡ-Ｚ]){_SPACE})"
     r"[>＞﹥}｝﹜»›⟩⟫〉〉》」｣』❭❯❱❵⦄⦒⦔⌉⌋⁾₎❩❫⟯⸩｠⦆]"
 )
+_SHOWN_CIRCLED = {code: f"({name})" for code, name in _CIRCLED.items()}
+_CITATION = re.compile(
+    rf"(?<![\w\])}}])[{re.escape(_OPENING)}]({_SPACE}[#^]?{_SPACE}\d{{1,6}}(?:{_SPACE}[,;–-]{_SPACE}\d{{1,6}})*{_SPACE})[{re.escape(_CLOSING)}]"
+)
 
 
 def plain(text: str) -> str:
@@ -47,6 +51,16 @@ def plain(text: str) -> str:
     words stay, and so do tags that mean nothing to models.
     """
     return _AROUND.sub(r"(\2)", _TAG.sub(lambda tag: "(" * len(tag[0]), " ".join(text.translate(_SHOW).split())))
+
+
+def quoted(text: str) -> str:
+    """The text line by line as it is, but for what reads as a citation, a circled number, or a token of a chat template.
+
+    `[3]` becomes (3) where it does not follow a word, so that the subscripts of code stay: unlike `plain`, this is for passages
+    that a model is to quote. Of a tag only the `<` changes, to a round bracket.
+    """
+    bare = text.translate(_SHOWN_CIRCLED)
+    return _CITATION.sub(r"(\1)", _TAG.sub(lambda tag: "(" * len(tag[0]), bare))
 
 
 def readable(answer: str) -> str:

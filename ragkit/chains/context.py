@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ragkit.documents.provenance import StageResult
 from ragkit.documents.spans import Span
+from ragkit.quoting import quoted
 
 
 class Ranked(NamedTuple):
@@ -103,8 +104,8 @@ class Candidate:
 
 
 def prompt_text(passages: Iterable[GroundedPassage]) -> str:
-    """The passages as a prompt shows them."""
-    return "\n\n".join(f"[{passage.n}] {passage.label}\n{passage.text}" for passage in passages)
+    """The passages as a prompt shows them: nothing in them reads as a number of a passage, or as a token of a chat template."""
+    return "\n\n".join(f"[{passage.n}] {quoted(passage.label)}\n{quoted(passage.text)}" for passage in passages)
 
 
 @dataclass(frozen=True)
