@@ -233,16 +233,16 @@ def measure(dataset: Dataset, ids: list[str], ask: Ask, singles: int) -> Row:
     return Row(ndcg, recall, each, float(np.median(alone)))
 
 
-def compare(name: str, sampled: int) -> Figures:
-    """All systems on one dataset, those that are slow on `sampled` questions."""
+def compare(name: str, most: int, sampled: int) -> Figures:
+    """All systems on one dataset, on at most `most` questions; those that are slow on `sampled`."""
     dataset, found = load(name, SPLITS.get(name, "test")), systems(name)
     asked: dict[str, Ask] = {system: partial(retriever.batch, k=K) for system, retriever in found.items()}
-    ids = list(dataset.queries)
+    ids = random.Random(0).sample(sorted(dataset.queries), min(most, len(dataset.queries)))
     rows = {}
     for system, ask in asked.items():
         rows[system] = measure(dataset, ids, ask, SINGLES)
         print(f"{name}: {system}: {rows[system]}", flush=True)
-    about = f"{name} {dataset.split}: {len(dataset.documents)} documents, {len(ids)} questions"
+    about = f"{name} {dataset.split}: {len(dataset.documents)} documents, {len(ids)} of {len(dataset.queries)} questions"
     some = {}
     if encoded(name):
         about += f"; BM25 has {fitted(name)[0]:.2f} of the fitted weight"
@@ -261,11 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--maxsim", type=int, default=100, help="questions to rerank by MaxSim, drawn at random")
+    parser.add_argument("--questions", type=int, default=600, help="the most questions of a set, drawn at random")
+    parser.add_argument("--maxsim", type=int, default=30, help="questions to rerank by MaxSim, drawn at random")
     given = parser.parse_args(arguments)
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for name in given.datasets:
-        kept[name] = compare(name, given.maxsim)
+        kept[name] = compare(name, given.questions, given.maxsim)
         FIGURES.write_text(json.dumps(kept, indent=1))
     RESULTS.write_text(report({name: read(values) for name, values in json.loads(FIGURES.read_text()).items()}))
     print(RESULTS.read_text())

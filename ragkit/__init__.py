@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ragkit.pruners.extractive import ExtractivePruner as ExtractivePruner
     from ragkit.pruners.maxsim import MaxSimPruner as MaxSimPruner
     from ragkit.pruners.provence import ProvencePruner as ProvencePruner
+    from ragkit.rerankers.blend import BlendReranker as BlendReranker
     from ragkit.rerankers.boosts import BoostReranker as BoostReranker
     from ragkit.rerankers.cascade import CascadeReranker as CascadeReranker
     from ragkit.rerankers.consensus import ConsensusReranker as ConsensusReranker
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from ragkit.retrievers.fused import FusedRetriever as FusedRetriever
     from ragkit.retrievers.hybrid import HybridRetriever as HybridRetriever
     from ragkit.retrievers.late_interaction import LateInteractionRetriever as LateInteractionRetriever
+    from ragkit.retrievers.learned_fusion import LearnedFusionRetriever as LearnedFusionRetriever
+    from ragkit.retrievers.learned_fusion import fit_fusion as fit_fusion
     from ragkit.retrievers.long_units import LongUnitRetriever as LongUnitRetriever
     from ragkit.retrievers.propositions import PropositionEncoder as PropositionEncoder
     from ragkit.retrievers.sparse import SparseRetriever as SparseRetriever
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "ragkit.chains.answer",
     "BM25Retriever": "ragkit.retrievers.bm25",
+    "BlendReranker": "ragkit.rerankers.blend",
     "BoostReranker": "ragkit.rerankers.boosts",
     "CascadeReranker": "ragkit.rerankers.cascade",
     "Citation": "ragkit.chains.context",
@@ -89,6 +93,7 @@ _HOMES = {
     "HydeRetriever": "ragkit.retrievers.expansion",
     "InputError": "ragkit.errors",
     "LateInteractionRetriever": "ragkit.retrievers.late_interaction",
+    "LearnedFusionRetriever": "ragkit.retrievers.learned_fusion",
     "ListwiseReranker": "ragkit.rerankers.listwise",
     "LongUnitRetriever": "ragkit.retrievers.long_units",
     "MaxSimPruner": "ragkit.pruners.maxsim",
@@ -118,6 +123,7 @@ _HOMES = {
     "WrappedRetriever": "ragkit.retrievers.vector_store",
     "bm25_and_dense": "ragkit.store.store",
     "extractive_answer": "ragkit.chains.answer",
+    "fit_fusion": "ragkit.retrievers.learned_fusion",
     "index_paths": "ragkit.store.indexer",
     "provenance": "ragkit.documents.provenance",
     "structured": "ragkit.chains.structured",

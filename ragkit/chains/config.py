@@ -40,6 +40,7 @@ RETRIEVERS = {
     "hybrid": "ragkit.retrievers.hybrid:HybridRetriever",
     "hyde": "ragkit.retrievers.expansion:HydeRetriever",
     "late-interaction": "ragkit.retrievers.late_interaction:LateInteractionRetriever",
+    "learned-fusion": "ragkit.retrievers.learned_fusion:LearnedFusionRetriever",
     "long-units": "ragkit.retrievers.long_units:LongUnitRetriever",
     "multi-query": "ragkit.retrievers.expansion:MultiQueryRetriever",
     "rm3": "ragkit.retrievers.feedback:RM3Retriever",
@@ -50,6 +51,7 @@ RETRIEVERS = {
     "units": "ragkit.retrievers.units:UnitRetriever",
 }
 STAGES = {
+    "blend": "ragkit.rerankers.blend:BlendReranker",
     "boosts": "ragkit.rerankers.boosts:BoostReranker",
     "consensus": "ragkit.rerankers.consensus:ConsensusReranker",
     "cross-encoder": "ragkit.rerankers.cross_encoder:CrossEncoderReranker",

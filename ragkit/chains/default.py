@@ -13,5 +13,6 @@ def default_config(language: str | None) -> PipelineConfig:
     stages: list[dict[str, Any]] = [{"type": "extractive"}]
     if language == "en":
         # an answer is made of the best sentences only: higher than the model's own threshold, which is meant to lose nothing
-        stages = [{"type": "provence-reranker"}, {"type": "provence", "threshold": 0.3}]
+        blend = {"type": "blend", "weight": 0.5}
+        stages = [{"type": "provence-reranker"}, blend, {"type": "provence", "threshold": 0.3}]
     return PipelineConfig(retriever={"type": "hybrid", "k": 20}, stages=stages)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragkit.errors import InputError
+from ragkit.terminal import printable
 
 if TYPE_CHECKING:
     from ragkit.evaluation.compare import Result
@@ -91,12 +92,12 @@ def _print(labelled: SentenceDataset, results: Sequence[Result], models: Mapping
     from ragkit.evaluation.report import headline, markdown, tables
 
     if not sys.stdout.isatty():
-        sys.stdout.write(markdown(labelled, results, models))
+        sys.stdout.write(printable(markdown(labelled, results, models)))
         return
     from rich.console import Console
 
     console = Console()
-    console.print(headline(labelled), markup=False, highlight=False)
+    console.print(printable(headline(labelled)), markup=False, highlight=False)
     for table in tables(results, models):
         console.print()
         console.print(table.rich())

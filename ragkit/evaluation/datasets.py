@@ -49,8 +49,8 @@ def load_dataset(folder: str | Path, split: str = "test") -> Dataset:
 
 def _read_texts(path: Path) -> Iterator[dict[str, Any]]:
     for record in read_jsonl(path):
-        if not isinstance(record, dict) or not {"_id", "text"} <= record.keys():
-            raise InputError(f"dataset: {path}: a record is no object with _id and text: {str(record)[:80]}")
+        if not isinstance(record, dict) or "_id" not in record or not isinstance(record.get("text"), str):
+            raise InputError(f"dataset: {path}: a record is no object with _id and text, a string: {str(record)[:80]}")
         yield record
 
 
@@ -84,6 +84,6 @@ def _open(path: Path) -> str:
     if packed.exists() and not path.exists():
         path = packed
     try:
-        return gzip.decompress(path.read_bytes()).decode("utf-8") if path == packed else path.read_text("utf-8")
+        return gzip.decompress(path.read_bytes()).decode("utf-8-sig") if path == packed else path.read_text("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
         raise InputError(f"dataset: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None

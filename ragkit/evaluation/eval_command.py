@@ -63,12 +63,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Measure what every stage of a pipeline is worth, and costs. An evaluation that was interrupted goes on where it was."""
+    from ragkit.documents.provenance import content_id
     from ragkit.evaluation.collection import load_collection
     from ragkit.evaluation.eval_report import eval_report
     from ragkit.evaluation.experiment import ALONE, run_systems
     from ragkit.evaluation.finished import Finished
+    from ragkit.evaluation.indexed import published
     from ragkit.evaluation.measures import MEASURES, parse_measures
-    from ragkit.evaluation.runs import read_run, write_run
+    from ragkit.evaluation.runs import check_id, read_run, write_run
     from ragkit.evaluation.summary import as_json as described
     from ragkit.evaluation.summary import summarise
     from ragkit.evaluation.systems import Systems, read_configs
@@ -86,10 +88,17 @@ def evaluate(
     collection = load_collection(dataset, split, limit)
     for name, its in rankings.items():
         _check_run(its, collection, others[name])
+    if runs_out is not None:
+        for what, ids in (("question", collection.queries), ("document", collection.documents)):
+            for id_ in ids:
+                check_id(id_, what)
+    for option, folder in (("--html", html and html.parent), ("--runs-out", runs_out)):
+        if folder is not None:
+            _make(folder, option)
     home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragkit" / "eval"
     with _progress(quiet) as progress:
         systems = Systems(
-            collection.digest,
+            collection.digest if index is None else content_id(collection.digest, published(index)),
             _opener(collection, home, index, language, progress("encoding", "documents")),
             home / "answers.sqlite",
         )
@@ -98,11 +107,9 @@ def evaluate(
         runs = run_systems(collection.queries, chosen, alone=ALONE if alone is None else alone, finished=finished, progress=told)
     summaries = summarise(collection, runs, rankings, measures)
     if runs_out is not None:
-        runs_out.mkdir(parents=True, exist_ok=True)
         for summary in summaries[: len(runs)]:
             write_run(runs_out / f"{summary.name}.trec", summary.rankings, summary.name)
     if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(eval_report(collection, runs, summaries, measures), "utf-8")
     if as_json:
         typer.echo(json.dumps(described(collection, summaries), ensure_ascii=False))
@@ -121,6 +128,13 @@ def _named(paths: Sequence[Path], configs: Mapping[str, PipelineConfig]) -> dict
             raise InputError(f"--run: {path} would be called {name!r}, as another system is; rename the file")
         found[name] = path
     return found
+
+
+def _make(folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option}: cannot make the folder {folder} ({error.strerror or error}); name another place") from None
 
 
 def _check_run(rankings: Mapping[str, Sequence[str]], collection: Collection, path: Path) -> None:
@@ -167,7 +181,7 @@ def _print(collection: Collection, summaries: Sequence[SystemSummary], measures:
     from rich.console import Console
 
     console = Console()
-    console.print(headline(collection), markup=False, highlight=False)
+    console.print(printable(headline(collection)), markup=False, highlight=False)
     for table in found:
         console.print()
         console.print(table.rich())

@@ -11,6 +11,7 @@ from typing import Any
 
 from ragkit.documents.provenance import content_id
 from ragkit.errors import RagkitError
+from ragkit.prompting import shipped_prompts
 
 
 class Finished:
@@ -63,5 +64,5 @@ def file_marks(path: Path) -> list[tuple[str, int, int]]:
 
 @cache
 def _code() -> str:
-    """Changes with any file of ragkit's, so that no figure outlives the code it came from."""
-    return content_id(file_marks(Path(__file__).parents[1]))
+    """Changes with any file of ragkit's, prompts included, so that no figure outlives the code it came from."""
+    return content_id(file_marks(Path(__file__).parents[1]), file_marks(shipped_prompts()))

@@ -15,6 +15,7 @@ from ragkit.errors import InputError
 from ragkit.evaluation.collection import Collection
 from ragkit.evaluation.experiment import Progress
 from ragkit.store.manifest import NAME as MANIFEST
+from ragkit.store.manifest import read_manifest
 from ragkit.store.store import Store, bm25_and_dense
 
 _AT_ONCE = 1024  # documents: what an interruption loses of the encoding
@@ -44,6 +45,14 @@ def build_store(
         if progress is not None:
             progress(min(start + _AT_ONCE, len(documents)), len(documents))
     return store
+
+
+def published(path: str | Path) -> dict[str, Any]:
+    """What an index directory holds, by the digests of its files: texts alone do not say it, since titles and headings count.
+
+    Raises `StoreError` if there is no index.
+    """
+    return read_manifest(Path(path)).model_dump()
 
 
 def open_index(path: str | Path, collection: Collection, *, encoder: EncoderLike = None) -> Store:

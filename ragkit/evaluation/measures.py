@@ -57,8 +57,11 @@ def measure_rankings(
     wanted = parse_measures(names)
     import ir_measures
 
+    # some measures divide by the number of documents of a question that the run has
     run = {
-        question: {document: float(len(ids) - rank) for rank, document in enumerate(ids)} for question, ids in rankings.items()
+        question: {document: float(len(ids) - rank) for rank, document in enumerate(ids)}
+        for question, ids in rankings.items()
+        if ids
     }
     judged = {question: dict(its) for question, its in qrels.items()}
     overall, every = ir_measures.evaluator(list(wanted.values()), judged).calc(run)

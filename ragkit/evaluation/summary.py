@@ -58,7 +58,7 @@ class ContextSummary:
     tokens: float
     """Tokens of the context."""
     answers: float
-    """Share of the questions with answers of which the context contains one: word for word, whatever case and white space."""
+    """Share of the questions with answers of which the context contains one: whole words, whatever case and white space."""
     answers_chosen: float
     """The same of the chosen passages."""
 
@@ -187,7 +187,23 @@ def _share(gold: Gold, shown: Sequence[Shown], collection: Collection) -> float:
 
 def _contains(texts: Sequence[str], answers: Sequence[str]) -> bool:
     plain = [_plain(text) for text in texts]
-    return any(_plain(answer) in text for answer in answers for text in plain)
+    return any(_has_words(text, _plain(answer)) for answer in answers for text in plain)
+
+
+def _has_words(text: str, answer: str) -> bool:
+    """Whether it stands there, and not as a part of longer words: "no" is not in "know"."""
+    at = text.find(answer)
+    while at >= 0:
+        end = at + len(answer)
+        if not _continues(text[at - 1 : at] + answer[:1]) and not _continues(answer[-1:] + text[end : end + 1]):
+            return True
+        at = text.find(answer, at + 1)
+    return False
+
+
+def _continues(pair: str) -> bool:
+    """Whether two characters are of one word; scripts without case may put no space between words, or join particles to them."""
+    return len(pair) == 2 and all(unicodedata.category(char) in ("Ll", "Lu", "Lt", "Nd", "Mn") for char in pair)
 
 
 def _plain(text: str) -> str:

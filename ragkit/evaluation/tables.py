@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from ragkit.terminal import printable
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -31,11 +33,14 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=Text(self.caption), title_justify="left")
+        def cell(text: str) -> Text:
+            return Text(printable(text))
+
+        table = RichTable(title=cell(self.caption), title_justify="left")
         for n, name in enumerate(self.header):
-            table.add_column(Text(name), justify="right" if n else "left")
+            table.add_column(cell(name), justify="right" if n else "left")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(cell, row))
         return table
 
 

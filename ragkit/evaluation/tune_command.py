@@ -47,7 +47,7 @@ def tune(
     depth: Annotated[
         list[int] | None, typer.Option(min=1, help="How many passages to rerank; may be repeated. Default: 10, 20 and 50.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Only that many questions, from the start; default: all.")] = None,
+    limit: Annotated[int | None, typer.Option(min=3, help="Only that many questions, from the start; default: all.")] = None,
     language: Annotated[
         str | None, typer.Option(help="Language of the dataset, as a name or ISO code; default: english, or the --index's.")
     ] = None,

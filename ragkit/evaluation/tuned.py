@@ -14,6 +14,7 @@ import numpy as np
 from ragkit.chains.config import PipelineConfig, build_pipeline
 from ragkit.chains.default import default_config
 from ragkit.chains.pipeline import Pipeline
+from ragkit.errors import InputError
 from ragkit.evaluation.collection import Collection
 from ragkit.evaluation.experiment import Run, System, run_systems
 from ragkit.evaluation.tuning import (
@@ -28,12 +29,14 @@ from ragkit.evaluation.tuning import (
     pareto,
 )
 from ragkit.evaluation.tuning_work import WAYS, Workbench
+from ragkit.indexes.base import Positions
 from ragkit.pruners.provence import ProvencePruner
 from ragkit.rerankers.base import Reranker
 from ragkit.store.store import Store
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Of the pruner."""
+_BLENDS = (0.0, 0.3, 0.5, 0.7)
 _RERANKED = ("hybrid", "rrf", "fitted")  # one half alone is not noticeably cheaper, beside a reranker
 
 
@@ -43,11 +46,16 @@ class Setting(NamedTuple):
     way: str
     reranker: str | None
     depth: int
+    weight: float = 0.0
+    """Of the retriever's scores in the order behind the reranker."""
 
     @property
     def name(self) -> str:
         """As it is shown."""
-        return self.way if self.reranker is None else f"{self.way} {self.depth} >> {self.reranker}"
+        if self.reranker is None:
+            return self.way
+        blended = f" >> blend {self.weight:g}" if self.weight else ""
+        return f"{self.way} {self.depth} >> {self.reranker}{blended}"
 
 
 class Cost(NamedTuple):
@@ -92,9 +100,10 @@ class Candidates:
         stages = {str(stage["type"]): stage for stage in config.stages}
         self.rerankers = {name: stage for name, stage in stages.items() if name.endswith("reranker")}
         self.rerankers |= {str(stage["type"]): dict(stage) for stage in rerankers}
-        self.pruner = next((stage for name, stage in stages.items() if name not in self.rerankers), None)
-        self.default = Setting("hybrid", next((name for name in stages if name in self.rerankers), None), size)
-        reranked = product(_RERANKED, self.rerankers, sorted({*depths, size}))
+        self.pruner = next((stage for name, stage in stages.items() if name in ("provence", "extractive")), None)
+        weight = float(stages.get("blend", {}).get("weight", 0.0))
+        self.default = Setting("hybrid", next((name for name in stages if name in self.rerankers), None), size, weight)
+        reranked = product(_RERANKED, self.rerankers, sorted({*depths, size}), sorted({*_BLENDS, weight}))
         self.settings = [*(Setting(way, None, size) for way in WAYS), *(Setting(*parts) for parts in reranked)]
 
     @property
@@ -109,13 +118,20 @@ class Candidates:
             retriever["fusion"] = "rrf"
         if weights is not None:
             retriever["weights"] = [round(weight, 6) for weight in weights]
-        stages = [] if setting.reranker is None else [dict(self.rerankers[setting.reranker])]
+        stages: list[dict[str, Any]] = [] if setting.reranker is None else [dict(self.rerankers[setting.reranker])]
+        if setting.weight:
+            stages.append({"type": "blend", "weight": setting.weight})
         return PipelineConfig(retriever=retriever, stages=[*stages, *([dict(pruner)] if pruner else [])], k=self._k)
 
     def build_rerankers(self, store: Store) -> dict[str, Reranker]:
-        """Every reranker, by name."""
+        """Every reranker, by name. Raises `InputError`, naming it, for one that is unknown, incomplete or something else."""
         built = build_pipeline(Pipeline, PipelineConfig(stages=[dict(stage) for stage in self.rerankers.values()]), store)
-        return {name: stage for name, stage in zip(self.rerankers, built.stages, strict=True) if isinstance(stage, Reranker)}
+        found: dict[str, Reranker] = {}
+        for name, stage in zip(self.rerankers, built.stages, strict=True):
+            if not isinstance(stage, Reranker):
+                raise InputError(f"reranker: {name} is none; name a stage that orders passages, such as cross-encoder=FOLDER")
+            found[name] = stage
+        return found
 
     def build_pruner(self, store: Store) -> ProvencePruner | None:
         """The pruner, if it is one whose threshold can be chosen."""
@@ -137,7 +153,7 @@ class Candidates:
         return {setting: found[self._same_work(setting)] for setting in self.settings}
 
     def _same_work(self, setting: Setting) -> Setting:
-        return setting if setting.way in ("bm25", "dense") else setting._replace(way="hybrid")
+        return setting if setting.way in ("bm25", "dense") else setting._replace(way="hybrid", weight=0.0)
 
     def choose(self, bench: Workbench, costs: Mapping[Setting, Cost], goal: Goal, keep: float) -> Tuned:
         """The best setting within the goal, see `tuning.choose`, with a threshold that keeps that share of the evidence.
@@ -177,8 +193,8 @@ class Candidates:
         return row._replace(evidence=float(np.mean(kept)) if kept else nan)
 
 
-def _orders(bench: Workbench, setting: Setting, train: Ints) -> Any:
-    return bench.orders(bench.rankings(setting.way, train), setting.reranker, setting.depth)
+def _orders(bench: Workbench, setting: Setting, train: Ints) -> list[Positions]:
+    return bench.orders(bench.rankings(setting.way, train), setting.reranker, setting.depth, setting.weight)
 
 
 def _option(bench: Workbench, setting: Setting, cost: Cost) -> Option:

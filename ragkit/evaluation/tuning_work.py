@@ -16,6 +16,7 @@ from ragkit.evaluation.tuning import Floats, Ints, Marked
 from ragkit.indexes.base import Positions, Ranking
 from ragkit.pruners.base import Pruner
 from ragkit.rerankers.base import Reranker
+from ragkit.rerankers.blend import blend
 from ragkit.retrievers.fusion import convex_combination, reciprocal_rank_fusion
 from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.retrievers.weights import Fuse, Labelled, fit_weights, ndcg
@@ -46,11 +47,11 @@ class Workbench:
     ) -> None:
         """`rerankers` go by a name; `pruner` gives units scores. `progress` is told of passages judged, of those now asked for.
 
-        Raises `InputError` if fewer than two questions have a relevant document.
+        Raises `InputError` if fewer than three questions have a relevant document: weights are fitted on two at least.
         """
         self.ids = [id_ for id_ in collection.queries if any(gain > 0 for gain in collection.qrels[id_].values())]
-        if len(self.ids) < 2:
-            raise InputError(f"questions: tuning needs two with a relevant document, {collection.name} has {len(self.ids)}")
+        if len(self.ids) < 3:
+            raise InputError(f"questions: tuning needs three with a relevant document, {collection.name} has {len(self.ids)}")
         self._texts = [collection.queries[id_] for id_ in self.ids]
         self._collection, self._rerankers, self._progress = collection, rerankers, progress
         self._snapshot = store.snapshot
@@ -86,15 +87,24 @@ class Workbench:
         """Rankings of all questions by the default fusion with these weights of BM25 and dense retrieval."""
         return [self._convex(question.rankings, weights, _DEPTH) for question in self._labelled]
 
-    def orders(self, rankings: Sequence[Ranking], reranker: str | None, depth: int) -> list[Positions]:
-        """The first `depth` of each ranking [up to depth], reordered by a reranker's scores, if one is named."""
+    def orders(self, rankings: Sequence[Ranking], reranker: str | None, depth: int, weight: float = 0.0) -> list[Positions]:
+        """The first `depth` of each ranking [up to depth], reordered by a reranker's scores, if one is named.
+
+        The ranking's own scores have this `weight` in the order; see `ragkit.rerankers.blend`.
+        """
         cut = [ranking.positions[:depth] for ranking in rankings]
         if reranker is None:
             return cut
         self._rerank(reranker, cut)
-        known = self._scores[reranker]
-        scores = [np.array([its[int(position)] for position in positions]) for positions, its in zip(cut, known, strict=True)]
-        return [positions[np.argsort(-its, kind="stable")] for positions, its in zip(cut, scores, strict=True)]
+        orders = []
+        for ranking, positions, known in zip(rankings, cut, self._scores[reranker], strict=True):
+            scores = np.array([known[int(position)] for position in positions])
+            order = np.argsort(-scores, kind="stable")
+            if weight:
+                # the blend is a stage behind the reranker, so the reranker's order settles ties
+                order = order[np.argsort(-blend(ranking.scores[:depth], scores, weight)[order], kind="stable")]
+            orders.append(positions[order])
+        return orders
 
     def values(self, orders: Sequence[Positions]) -> Floats:
         """nDCG@10 of each question [questions]."""

@@ -56,13 +56,15 @@ def test_it_writes_a_pipeline_and_shows_what_there_was_to_choose_from(folder: Pa
     except Exception as error:
         pytest.skip(f"no packaged encoder: {error}")
     out = tmp_path / "tuned.yaml"
-    shown = run(str(folder), "--out", str(out), "--depth", "3", "--cache", str(tmp_path / "cache"), "--goal-ms", "100000")
+    shown = run(
+        str(folder), "--out", str(out), "--depth", "3", "--limit", "3", "--cache", str(tmp_path / "cache"), "--goal-ms", "100000"
+    )
     assert "| candidate | nDCG@10 | evidence kept | ms | LLM calls |" in shown
     assert "default: hybrid 20 >> provence-reranker" in shown
     assert "over the default (standard error" in shown
     [index] = (tmp_path / "cache" / "indexes").iterdir()
-    hits = Pipeline.from_config(out, store=index).invoke("What is amber?")
-    assert hits[0].id == "amber"
+    hits = Pipeline.from_config(out, store=index).invoke("What is heron?")
+    assert "heron" in [hit.id for hit in hits]  # its evidence was to be kept
     assert read_config(out).k == 5
     with pytest.raises(InputError, match=r"^--out: .*tuned.yaml exists"):
         run(str(folder), "--out", str(out))

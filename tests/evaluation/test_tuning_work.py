@@ -138,7 +138,7 @@ def test_the_default_is_among_the_candidates_and_stays_where_nothing_is_known_to
     store: Store, collection: Collection
 ) -> None:
     some = candidates()
-    assert some.default == Setting("hybrid", "provence-reranker", 20)
+    assert some.default == Setting("hybrid", "provence-reranker", 20, 0.5)
     assert some.default in some.settings
     assert some.default_config.retriever == {"type": "hybrid", "k": 20}
     same = Workbench(store, collection, rerankers={"provence-reranker": Oracle()})
@@ -155,5 +155,5 @@ def test_the_default_is_among_the_candidates_and_stays_where_nothing_is_known_to
 
 def test_too_few_questions(store: Store, collection: Collection) -> None:
     one = Collection("one", "train", collection.documents, {"q1": "amber"}, {"q1": {"1": 1}}, {}, {})
-    with pytest.raises(InputError, match=r"^questions: tuning needs two .*, one has 1"):
+    with pytest.raises(InputError, match=r"^questions: tuning needs three .*, one has 1"):
         Workbench(store, one, rerankers={})

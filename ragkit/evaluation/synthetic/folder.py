@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,8 +37,11 @@ def write_dataset(folder: Path, passages: Sequence[Passage], questions: Sequence
         ({"_id": p.id, "title": p.headings, "text": p.text, "source": p.source} for p in passages),
     )
     _write_lines(folder / "queries.jsonl", ({"_id": id_, "text": question.text} for id_, question in numbered))
-    rows = [f"{id_}\t{passage}\t1\n" for id_, question in numbered for passage in question.relevant]
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows), "utf-8")
+    with (folder / "qrels" / "test.tsv").open("w", encoding="utf-8", newline="") as file:
+        # quotes ids that hold a tab, a line break or a quotation mark
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(("query-id", "corpus-id", "score"))
+        writer.writerows((id_, passage, 1) for id_, question in numbered for passage in question.relevant)
     _write_lines(
         folder / "sentences.test.jsonl",
         ({"query_id": id_, "corpus_id": q.passage.id, "sentences": q.passage.sentences, "gold": [q.gold]} for id_, q in numbered),
