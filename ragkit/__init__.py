@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ragkit.chains.answerer import GroundedAnswerer as GroundedAnswerer
     from ragkit.chains.context import Citation as Citation
     from ragkit.chains.context import GroundedContext as GroundedContext
+    from ragkit.chains.conversation import Conversation as Conversation
+    from ragkit.chains.conversation import Turn as Turn
+    from ragkit.chains.feedback import FeedbackLog as FeedbackLog
+    from ragkit.chains.folder import open_folder as open_folder
     from ragkit.chains.pipeline import Pipeline as Pipeline
     from ragkit.chains.structured import structured as structured
     from ragkit.documents.provenance import Provenance as Provenance
@@ -77,6 +81,7 @@ _HOMES = {
     "Citation": "ragkit.chains.context",
     "ColBERTEncoder": "ragkit.encoders.multi_vector",
     "ConsensusReranker": "ragkit.rerankers.consensus",
+    "Conversation": "ragkit.chains.conversation",
     "CrossEncoderReranker": "ragkit.rerankers.cross_encoder",
     "DenseEncoder": "ragkit.encoders.dense",
     "DenseRetriever": "ragkit.retrievers.dense",
@@ -86,6 +91,7 @@ _HOMES = {
     "ExactRetriever": "ragkit.retrievers.exact",
     "ExtractivePruner": "ragkit.pruners.extractive",
     "FastForwardRetriever": "ragkit.retrievers.fast_forward",
+    "FeedbackLog": "ragkit.chains.feedback",
     "FusedRetriever": "ragkit.retrievers.fused",
     "GroundedAnswerer": "ragkit.chains.answerer",
     "GroundedContext": "ragkit.chains.context",
@@ -117,6 +123,7 @@ _HOMES = {
     "Store": "ragkit.store.store",
     "StoreError": "ragkit.errors",
     "TournamentReranker": "ragkit.rerankers.tournament",
+    "Turn": "ragkit.chains.conversation",
     "TypoTolerantRetriever": "ragkit.retrievers.typos",
     "UnitRetriever": "ragkit.retrievers.units",
     "VectorStoreRetriever": "ragkit.retrievers.vector_store",
@@ -125,6 +132,7 @@ _HOMES = {
     "extractive_answer": "ragkit.chains.answer",
     "fit_fusion": "ragkit.retrievers.learned_fusion",
     "index_paths": "ragkit.store.indexer",
+    "open_folder": "ragkit.chains.folder",
     "provenance": "ragkit.documents.provenance",
     "structured": "ragkit.chains.structured",
 }
