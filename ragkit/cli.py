@@ -241,7 +241,7 @@ def source(
         corpus = store.snapshot.corpus
         if name is None:
             for known in corpus.sources():
-                typer.echo(known)
+                typer.echo(printable(known))
             return
         text = corpus.source_text(name) or corpus.source_text(os.path.abspath(name))
     if text is None:

@@ -28,7 +28,7 @@ def load_prompt(name: str | Path) -> ChatPromptTemplate:
     try:
         file = _PromptFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except OSError as error:
-        shipped = ", ".join(sorted(known.stem for known in _shipped().glob("*.yaml")))
+        shipped = ", ".join(sorted(known.stem for known in shipped_prompts().glob("*.yaml")))
         raise InputError(f"prompt {path}: {error.strerror or error}; shipped prompts: {shipped}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"prompt {path} is not valid YAML: {' '.join(str(error).split())}") from None
@@ -49,12 +49,12 @@ def load_prompt(name: str | Path) -> ChatPromptTemplate:
 
 
 def _path(name: str | Path) -> Path:
-    shipped = _shipped() / f"{name}.yaml"
+    shipped = shipped_prompts() / f"{name}.yaml"
     return shipped if isinstance(name, str) and shipped.is_file() else Path(name)
 
 
-def _shipped() -> Path:
-    """`prompts/` inside the installed package, or beside it in a checkout."""
+def shipped_prompts() -> Path:
+    """The folder of the prompts that come with ragkit: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
     installed = package / "prompts"
     return installed if installed.is_dir() else package.parent / "prompts"

@@ -64,6 +64,14 @@ def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_names_of_sources_cannot_rewrite_the_terminal(tmp_path: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragkit.encoders.factory._default", make_encoder)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "cars\a\u009b.txt").write_text("Cars have four wheels.")
+    assert ragkit("index", tmp_path / "docs", "--out", tmp_path / "index").code == 0
+    assert ragkit("source", tmp_path / "index").out == f"{tmp_path / 'docs' / 'cars.txt'}\n"
+
+
 def test_index_again_does_nothing(folder: Path, index: Path) -> None:
     report = answer("index", folder, "--out", index)
     assert (report["files"], report["added"], report["updated"], report["deleted"]) == (4, 0, 0, 0)

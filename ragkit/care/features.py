@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ragkit.encoders.languages import language_name, stop_words
 from ragkit.encoders.lexical import words
 
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*[^)]*\)|<https?://[^>\s]*>|https?://[^\s)>\]]+|www\.[^\s)>\]]+")
+_LINK = re.compile(r"!?\[[^\][]*\]\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|<https?://[^>\s]*>|https?://[^\s)>\]]+|www\.[^\s)>\]]+")
 _WINDOW, _TYPICAL = 1000, 0.45
 """Of so many bytes of prose, zlib leaves a larger share than this; of longer texts it leaves less, whatever they are."""
 _COMPRESSIBLE = 200

@@ -115,7 +115,7 @@ class MarkerStream:
     def _bracket(self, pending: str, final: bool) -> tuple[int, str]:
         marker = _MARKER.match(pending[: _LONGEST + 1])
         if marker is None:
-            closed = any(char in pending[1 : _LONGEST + 1] for char in _OPEN + _CLOSE + "\n")
+            closed = any(char in pending[1 : _LONGEST + 1] for char in _OPEN + _CLOSE)
             undecided = not final and not closed and len(pending) <= _LONGEST
             return (0, "") if undecided else (1, self._say(pending[0]))
         numbers = _numbers(marker[1])

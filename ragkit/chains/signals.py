@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from math import isfinite
 from typing import Any
 
 from ragkit.chains.context import Candidate, GroundedContext, StageTrace
@@ -75,8 +76,8 @@ def signals(context: GroundedContext, *, weigh: Weigh | None = None) -> Signals:
     scores = _scores(first)
     sources = source_results(context.candidates, first.stage) if first else {}
     pairs = list(combinations([{id_: r.rank for id_, r in results.items()} for results in sources.values()], 2))
-    found = {name: [r.score for r in results.values() if r.score is not None] for name, results in sources.items()}
-    sentences = [s.score for passage in context.passages for s in passage.sentences if s.score is not None]
+    found = {name: _finite(r.score for r in results.values()) for name, results in sources.items()}
+    sentences = _finite(s.score for passage in context.passages for s in passage.sentences)
     return Signals(
         results=first.left if first else len(context.passages),
         top=scores[0] if scores else None,
@@ -117,7 +118,12 @@ def _unweighted(text: str) -> dict[str, float]:
 
 def _scores(stage: StageTrace | None) -> list[float]:
     """Those of a stage, best first."""
-    return sorted((r.score for r in stage.results if r.score is not None), reverse=True) if stage else []
+    return sorted(_finite(r.score for r in stage.results), reverse=True) if stage else []
+
+
+def _finite(scores: Iterable[float | None]) -> list[float]:
+    """Without what no formula can take: a stage of somebody else may give NaN."""
+    return [score for score in scores if score is not None and isfinite(score)]
 
 
 def _ranks(stage: StageTrace) -> dict[str, int]:

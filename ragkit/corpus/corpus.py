@@ -160,8 +160,20 @@ class Corpus:
         """
         condition = compile_filter(filter)
         for field in dict.fromkeys(condition.fields):
-            self._check_field(field)
+            self.check_field(field, "filter")
         return self._positions(f" AND {condition.sql}", condition.parameters)
+
+    def check_field(self, field: str, place: str) -> None:
+        """Raise `InputError`, which begins with `place`, if there are passages but none with this metadata field."""
+        known = self._rows(
+            f"SELECT 1 FROM passages WHERE {self._live} AND EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ?) LIMIT 1",
+            [field],
+        )
+        if known or not len(self):
+            return
+        fields = self._rows(f"SELECT DISTINCT key FROM passages, json_each(metadata) WHERE {self._live} ORDER BY key LIMIT 20")
+        names = ", ".join(key for (key,) in fields) or "none"
+        raise InputError(f"{place}: no passage has the metadata field {field!r}; known fields: {names}")
 
     def find(
         self, pattern: Pattern, allowed: Positions | None = None, seconds: float | None = None
@@ -417,17 +429,6 @@ class Corpus:
                 )
             )
         return found
-
-    def _check_field(self, field: str) -> None:
-        known = self._rows(
-            f"SELECT 1 FROM passages WHERE {self._live} AND EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ?) LIMIT 1",
-            [field],
-        )
-        if known or not len(self):
-            return
-        fields = self._rows(f"SELECT DISTINCT key FROM passages, json_each(metadata) WHERE {self._live} ORDER BY key LIMIT 20")
-        names = ", ".join(key for (key,) in fields) or "none"
-        raise InputError(f"filter: no passage has the metadata field {field!r}; known fields: {names}")
 
     def _reserve(self, count: int) -> int:
         with self._transaction():

@@ -23,7 +23,8 @@ def encode_to_file(
     `chunk` texts. The same call goes on from there after a kill, and the result is that of a run without one. `progress` is told
     of texts that an earlier run has done, too. One process at a time may write a file.
 
-    Raises `InputError` if `path` exists already, or was begun with other texts, another encoder or another `chunk`.
+    Raises `InputError` if `path` exists already, or was begun with other texts, another encoder or another `chunk`, and for
+    vectors of another shape, NaN or infinity.
     """
     path = Path(path)
     partial, journal = (path.with_name(path.name + ending) for ending in (".partial", ".journal"))
@@ -38,10 +39,17 @@ def encode_to_file(
         if progress:
             progress(done)
     else:
+        journal.unlink(missing_ok=True)  # one that a kill or a person has left behind would vouch for the new file
         vectors = np.lib.format.open_memmap(partial, "w+", np.dtype(np.float32), (len(texts), encoder.dimension))
     for start in range(done, len(texts), chunk):
         end = min(start + chunk, len(texts))
-        vectors[start:end] = encoder.encode_documents(texts[start:end], progress)
+        encoded = np.asarray(encoder.encode_documents(texts[start:end], progress))
+        if encoded.shape != vectors[start:end].shape or not np.isfinite(encoded).all():
+            raise InputError(
+                f"encoder: gave vectors of shape {encoded.shape}, or not finite; needed are finite ones of shape "
+                f"{vectors[start:end].shape}"
+            )
+        vectors[start:end] = encoded
         vectors.flush()
         _note(journal, job, end)
     del vectors  # some systems do not rename what is mapped

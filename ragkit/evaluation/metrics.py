@@ -1,4 +1,4 @@
-"""Effectiveness measures, computed by ir-measures."""
+"""Measures of documents as retrievers return them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from langchain_core.documents import Document
 
-from ragkit.errors import InputError, MissingExtraError
+from ragkit.evaluation.measures import measure_rankings
 
 
 def evaluate(
@@ -19,17 +19,5 @@ def evaluate(
     Documents are taken in the order given, whatever their scores; a document that comes twice counts where it comes first.
     Raises `InputError` for a measure that ir-measures does not know.
     """
-    try:
-        import ir_measures
-    except ImportError:
-        raise MissingExtraError("evaluation", "eval") from None
-    run = {
-        query: {id_: -float(rank) for rank, id_ in enumerate(dict.fromkeys(str(document.id) for document in documents))}
-        for query, documents in results.items()
-    }
-    try:
-        wanted = {name: ir_measures.parse_measure(name) for name in measures}
-    except (NameError, ValueError) as error:
-        raise InputError(f"measures: {error}") from None
-    values = ir_measures.calc_aggregate(list(wanted.values()), {query: dict(rels) for query, rels in qrels.items()}, run)
-    return {name: float(values[measure]) for name, measure in wanted.items()}
+    rankings = {query: list(dict.fromkeys(str(document.id) for document in found)) for query, found in results.items()}
+    return measure_rankings(rankings, qrels, measures).overall

@@ -42,7 +42,7 @@ class Systems:
     """Makes systems of configurations, which then share stores, language models and their answers."""
 
     def __init__(self, digest: str, open_store: Callable[[str | None], Store], answers: str | Path) -> None:
-        """`digest` stands for the corpus, and for what it was indexed as; `open_store` is asked for its store with an encoder, None for the default one.
+        """`digest` stands for the indexed corpus; `open_store` is asked for its store with an encoder, None for the default one.
 
         `answers` is the file that keeps what language models said.
         """

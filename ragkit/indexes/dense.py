@@ -48,9 +48,10 @@ class FaissIndex:
     give the candidates' final scores, in float64; so equal vectors have equal scores, and their order is that of their
     positions. Kind "flat" has no codes and is exact; see `Codes` for the others. "auto" asks `choose` whenever codes are built.
 
-    Searches are exact below `codes_from` vectors, whatever the kind, and under filters that leave no more than that, or
-    through which the codes find fewer than k. Codes are built by the first search or save that needs them, and anew when the
-    collection has grown fourfold since, or a quarter of its rows has been removed; until then removed rows are marked.
+    Searches are exact below `codes_from` vectors, whatever the kind, and under filters that leave no more than that; and where
+    the codes find fewer than k, unless there is no filter and `probes` says where to look. Codes are built by the first search
+    or save that needs them, and anew when the collection has grown fourfold since, or a quarter of its rows has been removed;
+    until then removed rows are marked.
 
     Searching from several threads is safe; adding and removing is for one thread at a time, without searches beside it.
     """
@@ -106,6 +107,10 @@ class FaissIndex:
     def __len__(self) -> int:
         return len(self._places().positions)
 
+    def check(self, vectors: NDArray[np.float32]) -> None:
+        """Raise `InputError` if `add` would refuse vectors: for their shape, NaN, infinity, or as too large for the precision."""
+        self._vectors.check(self._checked(vectors, "vectors"))
+
     def add(self, positions: Positions, vectors: NDArray[np.float32]) -> None:
         """Add vectors [n, dimension]. Raises `InputError` for taken positions, a wrong shape, NaN or infinity."""
         self._require_writable()
@@ -154,7 +159,8 @@ class FaissIndex:
         k = min(k, available)
         if codes is None or (allowed is not None and available <= self.codes_from):
             return self._exact(queries, k, chosen)
-        return self._approximate(codes, queries, k, available, chosen, enough=k if allowed is not None else 0)
+        enough = k if allowed is not None or self.probes is None else 0
+        return self._approximate(codes, queries, k, available, chosen, enough)
 
     def save(self, directory: Path) -> None:
         """Write the index into an existing, empty directory; vectors that are on disk already are linked to."""

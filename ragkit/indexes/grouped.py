@@ -53,6 +53,10 @@ class GroupedIndex:
     def __len__(self) -> int:
         return len(self._positions)
 
+    def check(self, vectors: Matrix) -> None:
+        """Raise `InputError` if there are vectors [n, dimension] that could be part of no matrix; see `FaissIndex.check`."""
+        self._vectors.check(vectors)
+
     def add(self, positions: Positions, matrices: Sequence[Matrix]) -> None:
         """Add documents, one matrix each. Raises `InputError` for taken positions, a wrong shape, no vectors, NaN or infinity."""
         positions = np.ascontiguousarray(positions, np.int64)

@@ -47,7 +47,7 @@ class _Places(NamedTuple):
 class MultiVectorIndex:
     """Retrieval by MaxSim; implements `Index` for matrices [vectors, dimension] of at least one vector.
 
-    Every document also has a fixed dimensional encoding (`muvera.Muvera`) in a flat faiss index. A search takes from it the
+    Every document also has a fixed dimensional encoding (`muvera.Muvera`) in a flat `FaissIndex`. A search takes from it the
     `candidates` best, or k if that is more, and ranks these by exact MaxSim. If no more documents are there, or allowed, than
     candidates are taken, the result is exact.
 

@@ -72,12 +72,16 @@ class Vectors:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def check(self, vectors: NDArray[np.float32]) -> None:
+        """Raise `InputError` if one of these rows [n, dimension] is too large for the precision."""
+        # also for NaN, which no comparison is true of
+        if vectors.size and not max(vectors.max(), -vectors.min()) <= np.finfo(self.precision).max:
+            raise InputError(f"vectors: too large for precision={self.precision!r}; use 'float32'")
+
     def append(self, vectors: NDArray[np.float32]) -> None:
         """Add rows [n, dimension]. Raises `InputError` if one is too large for the precision."""
-        with np.errstate(over="ignore"):
-            rows = vectors.astype(self.precision)
-        if not np.isfinite(rows).all():
-            raise InputError(f"vectors: too large for precision={self.precision!r}; use 'float32'")
+        self.check(vectors)
+        rows = vectors.astype(self.precision)
         if len(rows):
             self.longest = max(self.longest, float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max())))
             self._chunks += [_Chunk(rows[first : first + _LARGEST]) for first in range(0, len(rows), _LARGEST)]

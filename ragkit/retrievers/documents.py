@@ -14,7 +14,6 @@ from pydantic import Field, model_validator
 
 from ragkit.corpus.filters import Filter, both
 from ragkit.documents.provenance import provenance
-from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking, concatenate, top_k
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.grouping import Aggregation, Group, grouped
@@ -97,7 +96,7 @@ class GroupingRetriever(StoreRetriever):
 class _ByDocument(GroupingRetriever):
     field: str | None = None
     """The metadata field that names a passage's document; None means the source that it was split from. A passage without is a
-    document of its own."""
+    document of its own; `InputError` if none has it."""
 
     def keys(self, snapshot: Snapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
         """See `GroupingRetriever.keys`."""
@@ -105,7 +104,7 @@ class _ByDocument(GroupingRetriever):
             return {position: provenance(document).source or position for position, document in passages.items()}
         names = {position: document.metadata.get(self.field) for position, document in passages.items()}
         if names and all(name is None for name in names.values()):
-            raise InputError(f"field: no passage that was found has the metadata field {self.field!r}; name another one")
+            snapshot.check_field(self.field)
         return {position: position if name is None else json.dumps(name, sort_keys=True) for position, name in names.items()}
 
 

@@ -48,8 +48,10 @@ class FastForwardRetriever(StoreRetriever):
     @model_validator(mode="before")
     @classmethod
     def _share_store(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("store") is None and values.get("candidates"):
-            return {**values, "store": values["candidates"].store}
+        if isinstance(values, dict):
+            store, candidates = values.get("store"), values.get("candidates")
+            if store is None and isinstance(candidates, StoreRetriever):
+                return {**values, "store": candidates.store}
         return values
 
     @model_validator(mode="after")

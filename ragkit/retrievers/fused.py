@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,7 +20,7 @@ from ragkit.documents.provenance import SCORE_KEY, StageResult, ensure_id, prove
 from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking
 from ragkit.retrievers.batched import BatchedRetriever, Results
-from ragkit.retrievers.fusion import Normaliser, convex_combination, reciprocal_rank_fusion
+from ragkit.retrievers.fusion import Normaliser, check_weights, convex_combination, reciprocal_rank_fusion
 
 STAGE = "fused"
 
@@ -46,10 +48,7 @@ class FusedRetriever(BatchedRetriever):
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:
-        if self.weights is not None and len(self.weights) != len(self.retrievers):
-            raise ValueError(f"weights has {len(self.weights)} entries for {len(self.retrievers)} retrievers")
-        if self.weights is not None and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            raise ValueError("weights must be non-negative and not all zero")
+        check_weights(self.weights, len(self.retrievers))
         return self
 
     @property
@@ -70,9 +69,10 @@ class FusedRetriever(BatchedRetriever):
     async def _aretrieve(
         self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
     ) -> Results:
+        options = [self._options(retriever, k, filter) for retriever in self.retrievers]
         asked = [
-            retriever.abatch(list(queries), list(configs), return_exceptions=True, **self._options(retriever, k, filter))
-            for retriever in self.retrievers
+            retriever.abatch(list(queries), list(configs), return_exceptions=True, **its)
+            for retriever, its in zip(self.retrievers, options, strict=True)
         ]
         return self._fuse_all(await asyncio.gather(*asked), k)
 
@@ -132,12 +132,15 @@ def _distinct(documents: Sequence[Document]) -> list[Document]:
 
 def _score(document: Document) -> float | None:
     score = document.metadata.get(SCORE_KEY)
-    return float(score) if isinstance(score, int | float) else None
+    return float(score) if isinstance(score, Real) else None
 
 
 def _check_scores(retriever: BaseRetriever, documents: Sequence[Document]) -> None:
-    if any(_score(document) is None for document in documents):
+    scores = [_score(document) for document in documents]
+    if None in scores:
         raise InputError(f"fusion: {retriever.get_name()} gives documents without a {SCORE_KEY}; use fusion='rrf'")
+    if not all(score is None or math.isfinite(score) for score in scores):
+        raise InputError(f"fusion: {retriever.get_name()} gives a {SCORE_KEY} that is not finite; use fusion='rrf'")
 
 
 def _recorded(retriever: BaseRetriever, document: Document, rank: int) -> Document:

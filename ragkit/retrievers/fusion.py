@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking, Scores, concatenate, top_k
 
 Normaliser = Literal["min-max", "theoretical-min-max", "z-score", "dbsf"]
@@ -47,6 +48,16 @@ def convex_combination(
         bottom += weight / total * missing
     positions, sums = _sum(rankings, parts, k)
     return Ranking(positions, sums + bottom)
+
+
+def check_weights(weights: Sequence[float] | None, sources: int) -> None:
+    """Raise `InputError` unless there are none, or one for each source: finite, non-negative, and not all zero."""
+    if weights is None:
+        return
+    if len(weights) != sources:
+        raise InputError(f"weights has {len(weights)} entries for {sources} retrievers; give one for each")
+    if not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0:
+        raise InputError("weights must be finite, non-negative and not all zero")
 
 
 def normalise(scores: Scores, normaliser: Normaliser, floor: float | None = None) -> Scores:

@@ -14,7 +14,7 @@ from ragkit.indexes.base import Ranking
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.bm25 import BM25Retriever
 from ragkit.retrievers.dense import DenseRetriever
-from ragkit.retrievers.fusion import Normaliser, convex_combination, reciprocal_rank_fusion
+from ragkit.retrievers.fusion import Normaliser, check_weights, convex_combination, reciprocal_rank_fusion
 from ragkit.retrievers.trust import USUAL, dense_weight
 from ragkit.store.snapshot import Snapshot
 from ragkit.store.text_index import TextIndex
@@ -46,8 +46,10 @@ class HybridRetriever(StoreRetriever):
     @model_validator(mode="before")
     @classmethod
     def _share_store(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("store") is None and values.get("retrievers"):
-            return {**values, "store": values["retrievers"][0].store}
+        if isinstance(values, dict) and values.get("store") is None:
+            match values.get("retrievers"):
+                case [StoreRetriever() as first, *_]:
+                    return {**values, "store": first.store}
         return values
 
     @model_validator(mode="after")
@@ -56,10 +58,7 @@ class HybridRetriever(StoreRetriever):
             self.retrievers = [BM25Retriever(store=self.store), DenseRetriever(store=self.store)]
         if any(retriever.store is not self.store for retriever in self.retrievers):
             raise ValueError("retrievers must share one store; build them with store=...")
-        if self.weights is not None and len(self.weights) != len(self.retrievers):
-            raise ValueError(f"weights has {len(self.weights)} entries for {len(self.retrievers)} retrievers")
-        if self.weights is not None and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            raise ValueError("weights must be non-negative and not all zero")
+        check_weights(self.weights, len(self.retrievers))
         names = [retriever.stage for retriever in self.retrievers]
         if len(set(names)) != len(names):
             raise ValueError(f"retrievers must differ in the index they search, got {', '.join(names)}")
@@ -99,6 +98,8 @@ class HybridRetriever(StoreRetriever):
             sources: dict[str, Ranking] = {}
             for retriever, ranked in zip(self.retrievers, per_query, strict=True):
                 sources |= {**ranked.sources, retriever.stage: ranked.ranking}
+            # one may have asked another's index on its way, less deeply
+            sources |= {retriever.stage: ranking for retriever, ranking in zip(self.retrievers, rankings, strict=True)}
             fused.append(Ranked(self._fuse(rankings, k, depth), sources))
         return fused
 

@@ -42,8 +42,10 @@ class LearnedFusionRetriever(StoreRetriever):
     @model_validator(mode="before")
     @classmethod
     def _share_store(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("store") is None and values.get("hybrid"):
-            return {**values, "store": values["hybrid"].store}
+        if isinstance(values, dict):
+            store, hybrid = values.get("store"), values.get("hybrid")
+            if store is None and isinstance(hybrid, HybridRetriever):
+                return {**values, "store": hybrid.store}
         return values
 
     @model_validator(mode="after")
@@ -135,8 +137,10 @@ def fit_fusion(
 
     Gains are rounded down to whole numbers. Every question is also scored by trees fitted without its fold (question i is in
     fold i modulo `folds`): use what comes back only if `held_out` is above `unlearned`. Raises `InputError` for fewer than
-    two questions or one without a relevant document, `MissingExtraError` without LightGBM.
+    two questions or folds, or a question without a relevant document, `MissingExtraError` without LightGBM.
     """
+    if folds < 2:
+        raise InputError(f"folds: must be at least 2, not {folds}")
     if len(queries) < 2:
         raise InputError(f"queries: fitting a fusion needs at least two, not {len(queries)}")
     for id_ in queries:

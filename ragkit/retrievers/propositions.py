@@ -129,8 +129,10 @@ def _lines(answer: str) -> str:
     start, end = answer.find("["), answer.rfind("]")
     try:
         items = json.loads(answer[start : end + 1])
-    except ValueError:
+    except (ValueError, RecursionError):
         return answer
+    if items and all(isinstance(item, int | float) for item in items):
+        return answer  # "[1]" is a citation
     return "\n".join(" ".join(item.split()) for item in items if isinstance(item, str))
 
 

@@ -54,7 +54,7 @@ def rm3(query: SparseVectors, passages: SparseVectors, scores: Sequence[float], 
         total = sum(part.values())
         for term, weight in part.items():
             mixed[term] = mixed.get(term, 0.0) + share * weight / total
-    return SparseVectors.of([(list(mixed), list(mixed.values()))])
+    return SparseVectors.of([(list(mixed), list(mixed.values()))]).without_zeros()
 
 
 def stack(rows: Sequence[SparseVectors]) -> SparseVectors:

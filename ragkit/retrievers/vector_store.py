@@ -6,6 +6,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 from typing import Any, Literal, Self
 
 from langchain_core.documents import Document
@@ -179,6 +180,5 @@ def _unscored(documents: Sequence[Document]) -> Scored:
 def _with_own_scores(documents: Sequence[Document]) -> Scored:
     scores = [document.metadata.get(SCORE_KEY) for document in documents]
     return [
-        (document, float(score) if isinstance(score, int | float) else None)
-        for document, score in zip(documents, scores, strict=True)
+        (document, float(score) if isinstance(score, Real) else None) for document, score in zip(documents, scores, strict=True)
     ]

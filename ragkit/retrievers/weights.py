@@ -34,8 +34,11 @@ def fit_weights(questions: Sequence[Labelled], fuse: Fuse, *, steps: int = 20, f
     """The multiples of 1 / `steps` with the highest mean nDCG@10 as weights, the most even ones of equals.
 
     Each question is also scored with weights fitted without its fold (question i is in fold i modulo `folds`).
-    Raises `InputError` for fewer than two questions, questions without a relevant position, or with unequal numbers of sources.
+    Raises `InputError` for fewer than two questions or folds, questions without a relevant position, or with unequal numbers of
+    sources.
     """
+    if steps < 1 or folds < 2:
+        raise InputError(f"steps, folds: must be at least 1 and 2, not {steps} and {folds}")
     if len(questions) < 2:
         raise InputError(f"questions: fitting weights needs at least two, not {len(questions)}")
     sources = len(questions[0].rankings)

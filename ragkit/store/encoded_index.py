@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,7 @@ class EncodedVectorIndex(EncodedIndex, ABC):
 
 def check_encoder(built: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise `StoreError` if an index was built with another encoder than the given one, by their fingerprints."""
+    given = json.loads(json.dumps(dict(given)))  # as it was written: a tuple has become a list
     differing = sorted(key for key in built.keys() | given.keys() if built.get(key) != given.get(key))
     # a digest of the weights says more than the name of the folder they lie in
     if differing and not (differing == ["model"] and "digest" in given):

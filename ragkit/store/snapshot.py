@@ -134,6 +134,10 @@ class Snapshot:
         pairs = groupby(zip(positions.tolist(), passes.tolist(), strict=True), key=itemgetter(1))
         return [[position for position, _ in run] for passed, run in pairs if passed]
 
+    def check_field(self, field: str) -> None:
+        """Raise `InputError` if no passage has this metadata field."""
+        self.corpus.check_field(field, "field")
+
     def source_text(self, source: str) -> str | None:
         """The decoded text of a source; None if the store does not hold it."""
         return self.corpus.source_text(source)

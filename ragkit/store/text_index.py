@@ -249,6 +249,7 @@ class DenseIndex(EncodedVectorIndex):
                     f"encoder {self.encoder.fingerprint.get('model')!r}: gave vectors of shape {encoded.shape}, or not finite; "
                     f"needed are finite ones of shape {(len(fresh), self.index.dimension)}"
                 )
+            self.index.check(encoded)
             vectors[fresh] = encoded
         return vectors
 

@@ -97,6 +97,7 @@ class UnitIndex(EncodedIndex):
                 f"encoder {self.encoder.fingerprint.get('model')!r}: gave vectors of shape {vectors.shape}, or not finite; "
                 f"needed are finite ones of shape {(len(flat), self.index.dimension)}"
             )
+        self.index.check(vectors)
         return np.split(vectors, np.cumsum([len(group) for group in groups])[:-1])
 
     def search_units(self, queries: Sequence[str], k: int, allowed: Positions | None = None) -> list[UnitRanking]:

@@ -73,6 +73,9 @@ def test_each_feature_sees_what_it_is_for() -> None:
 def test_shares_are_by_characters() -> None:
     assert repeated_share("## Home \n\nabcd ef gh", {"home"}) == pytest.approx(6 / 14)
     assert link_density("see [a b](x.md) or so") == pytest.approx(10 / 17)
+    assert link_density("see [a](x_(y)) or so") == pytest.approx(10 / 17)
+    # neither takes time that grows faster than the text
+    assert link_density("[" * 50_000) == link_density("[a](" * 20_000) == 0
     assert symbol_share("ab--") == 0
     assert symbol_share("a---") == pytest.approx(0.5)
     text = "word " * 100

@@ -64,6 +64,7 @@ def test_markers_are_cleaned(said: str, clean: str, unknown: list[int]) -> None:
 @given(texts, st.lists(st.integers(0, 40), max_size=6))
 @example("a [1", [3])
 @example("x [9]  \n[9] y", [3, 6, 7])
+@example("x [\n1]", [4])
 def test_where_chunks_are_cut_makes_no_difference(text: str, cuts: list[int]) -> None:
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     chunks = [text[start:end] for start, end in pairwise(places)]

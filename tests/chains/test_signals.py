@@ -7,7 +7,7 @@ import pytest
 from langchain_core.documents import Document
 
 from ragkit import BM25Retriever, ExtractivePruner, HybridRetriever, Pipeline, Store, bm25_and_dense, provenance
-from ragkit.chains.context import GroundedContext
+from ragkit.chains.context import GroundedContext, Ranked, StageTrace
 from ragkit.chains.signals import signals, source_results
 from ragkit.rerankers.base import Reranker
 from ragkit.retrievers.prediction import nqc, overlap, rank_biased_overlap, smv, wig
@@ -101,3 +101,9 @@ def test_a_context_that_holds_nothing() -> None:
     found = signals(GroundedContext("What now?", (), 0, 0))
     assert (found.results, found.coverage, found.kept) == (0, 0, 0)
     assert {found.top, found.gap, found.nqc, found.wig, found.agreement, found.reranked, found.sentence} == {None}
+
+
+def test_scores_that_are_not_finite_say_nothing() -> None:
+    results = tuple(Ranked(str(n), score) for n, score in enumerate([float("inf"), 3.0, float("nan"), 1.0, None]))
+    found = signals(GroundedContext("What now?", (), 0, 0, (StageTrace("theirs", 0.1, 5, results),)))
+    assert (found.results, found.top, found.gap) == (5, 3, 2)

@@ -77,6 +77,26 @@ def test_another_job_is_not_continued(tmp_path: Path, other: dict[str, Any]) -> 
         encode(**{"encoder": Counting(), "path": tmp_path / "v.npy", **other})
 
 
+@pytest.mark.parametrize("noted", [10, len(TEXTS)])
+def test_a_journal_without_its_file_vouches_for_nothing(tmp_path: Path, noted: int) -> None:
+    path, journal = tmp_path / "v.npy", tmp_path / "v.npy.journal"
+    with pytest.raises(Killed):
+        encode(Counting(3), path)
+    journal.write_text(journal.read_text().replace('"done": 10', f'"done": {noted}'))  # as a kill after the last chunk leaves it
+    (tmp_path / "v.npy.partial").unlink()
+    with pytest.raises(Killed):
+        encode(Counting(1), path)
+    np.testing.assert_array_equal(encode(Counting(), path), Counting().encode_documents(TEXTS))
+
+
+@pytest.mark.parametrize("bad", [np.ones((1, 3), np.float32), np.full((5, 3), np.nan, np.float32)])
+def test_bad_vectors_are_not_written(tmp_path: Path, bad: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Counting()
+    monkeypatch.setattr(encoder, "encode_documents", lambda texts, progress=None: bad)
+    with pytest.raises(InputError, match="encoder: gave vectors of shape"):
+        encode(encoder, tmp_path / "v.npy")
+
+
 def test_what_is_there_stays(tmp_path: Path) -> None:
     encode(Counting(), tmp_path / "v.npy")
     with pytest.raises(InputError, match=r"^path: .*exists"):

@@ -80,6 +80,8 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
         ("corpus", '{"_id": "d1", "text": "ok"}\n{"_id"\n', r"corpus\.jsonl, line 2: "),
         ("corpus", '{"_id": "d1"}\n', r"corpus\.jsonl: .*_id and text"),
         ("queries", "[1, 2]\n", r"queries\.jsonl: .*_id and text"),
+        ("corpus", '{"_id": "d1", "text": null}\n', r"corpus\.jsonl: .*text, a string"),
+        ("queries", '{"_id": "q1", "text": 5}\n', r"queries\.jsonl: .*text, a string"),
         ("qrels", "q1\td1\t1\nq1\td2\t1\n", r"test\.tsv, line 2: must hold query-id, corpus-id and score"),
         ("qrels", "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\n", r"test\.tsv, line 3: must hold"),
         ("qrels", "query-id\tcorpus-id\tscore\nq1\td1\tgood\n", r"test\.tsv, line 2: must hold"),
@@ -100,6 +102,14 @@ def test_a_damaged_packed_file_is_named(tmp_path: Path, name: str, damaged: Any)
     file.write_bytes(damaged(file.read_bytes()))
     with pytest.raises(InputError, match=f"^dataset: cannot read {re.escape(str(file))}: [^\n]+$"):
         load_dataset(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    expected = load_dataset(folder)
+    for file in folder.rglob("*.*"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load_dataset(folder) == expected
 
 
 def test_records_of_any_kind_can_be_read(tmp_path: Path) -> None:

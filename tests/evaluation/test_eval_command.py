@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from click.testing import Result
+from langchain_core.documents import Document
 from typer.testing import CliRunner
 
 from ragkit.chains.default import default_config
@@ -22,6 +23,7 @@ from ragkit.evaluation.finished import Finished
 from ragkit.evaluation.indexed import build_store
 from ragkit.evaluation.systems import Systems, built_in
 from ragkit.llms.base import Completion, Cost
+from ragkit.store.store import Store, bm25_and_dense
 
 ir_measures = pytest.importorskip("ir_measures", reason="ir-measures is not installed")
 
@@ -163,11 +165,39 @@ def test_bad_input_is_named_before_the_run(
         "split: 'dev' is none of those": ["--split", "dev"],
         f"--html: {tmp_path} is a folder": ["--html", tmp_path],
         f"--runs-out: {plain} is a file": ["--runs-out", plain],
+        f"--html: cannot make the folder {plain}": ["--html", plain / "out.html"],
+        f"--runs-out: cannot make the folder {plain}": ["--runs-out", plain / "runs"],
         "language": ["--language", "klingon"],
         "typo: config: retriever.type is 'bm26'": ["--config", make_config("typo", retriever={"type": "bm26"})],
     }
     for message, arguments in cases.items():
         assert message in problem(run(*arguments)), message
+
+
+def test_ids_that_no_run_can_hold_are_named_before_the_run(
+    run: Callable[..., Result], beir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragkit.evaluation.experiment.run_systems", lambda *_, **__: pytest.fail("it ran"))
+    with (beir / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps({"_id": "p 7", "text": "new"}) + "\n")
+    assert "the document id 'p 7' is empty or has white space" in problem(run("--runs-out", tmp_path / "runs"))
+
+
+def test_indexes_of_the_same_texts_are_told_apart(
+    run: Callable[..., Result], beir: Path, make_config: Callable[..., Path], make_encoder: Any, tmp_path: Path
+) -> None:
+    plain = make_config("plain", **BM25)
+    found = []
+    for name, metadata in (("bare", {}), ("titled", {"title": "apple wheels cars cheese Rhine"})):
+        with Store.create(tmp_path / name, bm25_and_dense(make_encoder(), "english")) as store:
+            store.upsert(
+                Document(id=document.id, page_content=document.page_content, metadata=metadata)
+                for document in load_collection(str(beir)).documents.values()
+            )
+        done = run("--config", plain, "--index", tmp_path / name, "--json")
+        assert done.exit_code == 0, done.exception
+        found.append(json.loads(done.stdout)["systems"][0]["stages"][0]["passages"])
+    assert found[0] < found[1]
 
 
 def test_an_index_is_used_as_it_is(

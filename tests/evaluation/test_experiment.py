@@ -5,17 +5,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 
 from ragkit.chains.pipeline import Pipeline
 from ragkit.compressor import Outcome, Task
 from ragkit.errors import InputError, RagkitError
 from ragkit.evaluation.collection import Collection, load_collection
 from ragkit.evaluation.experiment import Run, Step, System, Traced, run_systems
-from ragkit.evaluation.finished import Finished
+from ragkit.evaluation.finished import Finished, _code
 from ragkit.evaluation.measures import measure_rankings
 from ragkit.evaluation.summary import as_json, differences, summarise
 from ragkit.pruners.extractive import ExtractivePruner
@@ -135,6 +137,22 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     path.write_text("[")
     with pytest.raises(RagkitError, match=rf"cache: {path} cannot be read .*; delete it"):
         Finished(tmp_path).get("key")
+
+
+def test_no_result_outlives_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    monkeypatch.setattr("ragkit.evaluation.finished.shipped_prompts", lambda: prompts)
+    finished = Finished(tmp_path / "results")
+    try:
+        _code.cache_clear()
+        finished.put(1, "key")
+        assert finished.get("key") == 1
+        (prompts / "new.yaml").write_text("user: hello")
+        _code.cache_clear()
+        assert finished.get("key") is None
+    finally:
+        _code.cache_clear()
 
 
 def test_what_is_finished_is_not_asked_again(tiny: Collection, tmp_path: Path) -> None:
@@ -312,8 +330,21 @@ def test_figures(tiny: Collection) -> None:
     assert described["systems"][2]["stages"][-1]["system"]["ms"] is None
 
 
+def test_answers_are_whole_words(tiny: Collection) -> None:
+    [run] = run_systems({"q5": tiny.queries["q5"]}, systems(tiny, plain=Pipeline(retriever=bm25(tiny, k=3), k=2)))
+    only = {name: {"q5": getattr(tiny, name)["q5"]} for name in ("queries", "qrels")}
+    text = "Nobody knows it in 1912, in Ärzte's row. 東京都です"
+    documents = {**tiny.documents, "p1": Document(id="p1", page_content=text)}
+    said = {"no": 0, "row": 1, "know": 0, "KNOWS  it": 1, "19": 0, "1912": 1, "rzte": 0, "ärzte": 1, "京都": 1}
+    for answer, there in said.items():
+        its = replace(tiny, documents=documents, answers={"q5": (answer,)}, gold={}, **only)
+        [summary] = summarise(its, [run], {}, MEASURES)
+        assert summary.context is not None
+        assert summary.context.answers_chosen == there, answer
+
+
 def test_a_text_that_was_rewritten_is_compared_as_text(tiny: Collection) -> None:
-    from langchain_core.documents import BaseDocumentCompressor, Document
+    from langchain_core.documents import BaseDocumentCompressor
 
     class Shouting(BaseDocumentCompressor):
         def compress_documents(self, documents: Any, query: str, callbacks: Any = None) -> Any:

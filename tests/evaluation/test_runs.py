@@ -4,7 +4,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragkit.errors import InputError
@@ -23,6 +23,20 @@ def test_runs_come_back(tmp_path: Path) -> None:
     assert (tmp_path / "mine.trec").read_text("utf-8").splitlines()[0] == "q1 Q0 b 1 3 my_system"
 
 
+def test_a_run_without_a_tag_has_all_columns(tmp_path: Path) -> None:
+    write_run(tmp_path / "mine.trec", {"q1": ["a"]}, " ")
+    assert read_run(tmp_path / "mine.trec") == {"q1": ["a"]}
+
+
+def test_a_question_without_documents_counts_as_0() -> None:
+    rankings: dict[str, list[str]] = {"q1": ["b"], "q2": [], "q3": []}
+    assert measure_rankings(rankings, QRELS, ["Judged@10", "P@1"]).each == {
+        "Judged@10": {"q1": 1.0, "q2": 0.0, "q3": 0.0},
+        "P@1": {"q1": 1.0, "q2": 0.0, "q3": 0.0},
+    }
+    assert measure_rankings({"q1": []}, {"q1": {"a": 1}}, ["Judged@10"]).overall == {"Judged@10": 0.0}
+
+
 def test_others_read_them(tmp_path: Path) -> None:
     rankings = {"q1": ["b", "z", "a"], "q2": ["x", "d"]}
     write_run(tmp_path / "mine.trec", rankings, "mine")
@@ -37,19 +51,20 @@ def test_others_read_them(tmp_path: Path) -> None:
     assert measured.each["AP"]["q3"] == 0
 
 
-@given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 2), min_size=1))
-def test_equal_scores_go_as_trec_eval_has_them(tmp_path_factory: pytest.TempPathFactory, scores: dict[str, int]) -> None:
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([0, 1, 1.00000001, 1.00001, 2]), min_size=1))
+@example({"c": 1.00000001, "b": 1, "a": 1.00001})
+def test_equal_scores_go_as_trec_eval_has_them(tmp_path_factory: pytest.TempPathFactory, scores: dict[str, float]) -> None:
     path = tmp_path_factory.mktemp("run") / "other.run"
     path.write_text("".join(f"q1 Q0 {document} 1 {score} t\n" for document, score in scores.items()))
-    measures = [ir_measures.parse_measure(name) for name in ("AP", "RR", "nDCG@3")]
+    measures = [ir_measures.parse_measure(name) for name in ("AP", "RR", "nDCG@3", "P@1")]
     direct = ir_measures.calc_aggregate(measures, QRELS, ir_measures.read_trec_run(str(path)))
-    assert list(measure_rankings(read_run(path), QRELS, ["AP", "RR", "nDCG@3"]).overall.values()) == pytest.approx(
+    assert list(measure_rankings(read_run(path), QRELS, ["AP", "RR", "nDCG@3", "P@1"]).overall.values()) == pytest.approx(
         [direct[measure] for measure in measures]
     )
 
 
 def test_packed_runs_are_read(tmp_path: Path) -> None:
-    (tmp_path / "r.gz").write_bytes(gzip.compress(b"q1\tQ0\ta\t2\t0.5\tt\n\nq1 Q0 b 1 7e-1 t\n"))
+    (tmp_path / "r.gz").write_bytes(gzip.compress(b"\xef\xbb\xbfq1\tQ0\ta\t2\t0.5\tt\n\nq1 Q0 b 1 7e-1 t\n"))
     assert read_run(tmp_path / "r.gz") == {"q1": ["b", "a"]}
 
 

@@ -15,20 +15,21 @@ from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 
 from ragkit import HybridRetriever, InputError, RagkitError, Store, bm25_and_dense
+from ragkit.documents.model import Unit
 from ragkit.encoders.lexical import Analyzer
 from ragkit.evaluation.datasets import load_dataset
 from ragkit.evaluation.sentences import load_sentences
 from ragkit.evaluation.synthetic.asking import Asked, Keywords, Target, Written
 from ragkit.evaluation.synthetic.folder import check_free, write_dataset
 from ragkit.evaluation.synthetic.keywords import keyword_question
-from ragkit.evaluation.synthetic.make import make_questions, salient_sentence
+from ragkit.evaluation.synthetic.make import Question, make_questions, salient_sentence
 from ragkit.evaluation.synthetic.pieces import Piece, Splitter
 from ragkit.evaluation.synthetic.reading import question_of
 from ragkit.evaluation.synthetic.salience import salience
 from ragkit.evaluation.synthetic.sampling import spread
 from ragkit.llms.base import Completion
 from ragkit.llms.cached import Cached
-from ragkit.store.passages import passages
+from ragkit.store.passages import Passage, passages
 from ragkit.store.rarity import Rarity
 
 TEXTS = {
@@ -334,6 +335,13 @@ def test_the_folder_is_read_back(store: Store, tmp_path: Path) -> None:
     assert json.loads((folder / "about.json").read_text()) == {"seed": 0}
     with pytest.raises(InputError, match="already holds a dataset"):
         check_free(folder)
+
+
+def test_ids_of_any_kind_come_back_from_the_folder(tmp_path: Path) -> None:
+    ids = ['"a', "b\tc", 'd "e"', "f g", "é"]
+    known = [Passage(id_, "source", "", "Boats float.", (Unit(0, 12),)) for id_ in ids]
+    write_dataset(tmp_path / "made", known, [Question("float?", known[0], 0, tuple(ids))], {})
+    assert load_dataset(tmp_path / "made").qrels == {"q1": dict.fromkeys(ids, 1)}
 
 
 def _span(document: Document, at: int) -> tuple[int, int]:

@@ -153,6 +153,17 @@ def test_few_probes_find_fewer_and_never_strangers() -> None:
         assert (np.diff(ranking.scores) <= 0).all()
 
 
+@pytest.mark.parametrize("kind", ["ivf", "binary", "hnsw"])
+def test_as_many_as_there_are_come_back(kind: Kind) -> None:
+    """However many are asked for, and however many of them are the same, which leads a graph into a corner."""
+    vectors = np.random.default_rng(5).normal(size=(3000, 8)).astype(np.float32)
+    vectors[:1500] = vectors[0]
+    index = FaissIndex(8, kind, codes_from=256)
+    index.add(np.arange(3000), vectors)
+    for k in (400, 2500, 5000):
+        assert [len(ranking.positions) for ranking in index.search(vectors[[0, 2000]], k)] == [min(k, 3000)] * 2
+
+
 @pytest.mark.parametrize("kind", COMPLETE)
 @pytest.mark.parametrize("count", [0, 1, 500])
 def test_saved_and_loaded_is_the_same(tmp_path: Path, kind: Kind, count: int) -> None:

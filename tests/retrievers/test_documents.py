@@ -125,6 +125,13 @@ def test_the_default_is_hybrid_and_blank_questions_find_nothing(store: Store, ma
     assert len(texts.invoke("w1")) == 1
 
 
+def test_a_question_whose_hits_lack_the_field_is_answered() -> None:
+    bm25 = BM25Retriever.from_texts(["pump one", "pump two", "door"], [{"book": 1}, {"book": 1}, {}], ids=["a", "b", "c"])
+    retriever = DocumentRetriever(retriever=bm25, field="book")
+    assert [[d.id for d in found] for found in retriever.batch(["pump", "door"])] == [["a"], ["c"]]
+    assert [d.id for d in retriever.invoke("door")] == ["c"]
+
+
 def test_what_is_refused(store: Store, make_encoder: Any) -> None:
     with pytest.raises(InputError, match="field: no passage"):
         DocumentRetriever(store=store, field="chapter").invoke("w1")

@@ -101,6 +101,8 @@ def test_its_parts_are_checked(store: Store, make_encoder: Any) -> None:
     other = Store.memory(bm25_and_dense(make_encoder()))
     with pytest.raises(ValidationError, match="same store"):
         FastForwardRetriever(store=other, candidates=BM25Retriever(store=store))
+    with pytest.raises(ValidationError, match="candidates"):
+        FastForwardRetriever(candidates="bm25")
     with pytest.raises(ValidationError, match="weight"):
         FastForwardRetriever(store=store, weight=1.5)
     with pytest.raises(InputError, match="'bm25' holds no dense vectors"):

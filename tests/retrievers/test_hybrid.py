@@ -8,7 +8,15 @@ import pytest
 from langchain_core.documents import Document
 from pydantic import ValidationError
 
-from ragkit import BM25Retriever, DenseRetriever, ExactRetriever, HybridRetriever
+from ragkit import (
+    BM25Retriever,
+    DenseRetriever,
+    ExactRetriever,
+    HybridRetriever,
+    RocchioRetriever,
+    WrappedRetriever,
+    provenance,
+)
 from ragkit.indexes.base import Ranking
 from ragkit.retrievers.trust import dense_weight
 from ragkit.store.store import Store, bm25_and_dense
@@ -108,3 +116,22 @@ def test_options_go_to_the_index_they_are_for(make_encoder: Any) -> None:
     assert indexes["bm25"].settings["bm25"]["k1"] == 0.9
     with pytest.raises(ValidationError, match="normaliser"):
         HybridRetriever(store=Store.memory(indexes), normaliser="softmax")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_each_retrievers_own_ranking_is_recorded_whoever_else_asks_its_index(store: Store, turned: bool) -> None:
+    bm25 = BM25Retriever(store=store)
+    parts = [bm25, RocchioRetriever(store=store, feedback=BM25Retriever(store=store), passages=1)]
+    found = HybridRetriever(retrievers=parts[::-1] if turned else parts).invoke("cat")
+    ranks = {stage.rank for document in found for stage in provenance(document).stages if stage.stage == "bm25"}
+    assert ranks == set(range(1, len(bm25.invoke("cat")) + 1))
+
+
+def test_bad_parts_are_named(store: Store) -> None:
+    foreign = WrappedRetriever(retriever=BM25Retriever(store=store))
+    for wrong in ([foreign], [], "bm25"):
+        with pytest.raises(ValidationError, match="store"):
+            HybridRetriever(retrievers=wrong)
+    for weights in ([1.0, float("nan")], [float("inf"), 1.0]):
+        with pytest.raises(ValidationError, match="weights must be finite"):
+            HybridRetriever(store=store, weights=weights)

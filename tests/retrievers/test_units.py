@@ -207,11 +207,16 @@ def test_what_is_asked_and_read(make_encoder: Any) -> None:
         '[\n  "{}",\n  "{}",\n  "The tow'.format(*SAID).replace('",', '"'),
         "<think>The tower...</think>\n* {}\n* {}\n* {}".format(*SAID, SAID[0]),
         "{}\n{}\nBananas grow in warm countries like Ecuador.".format(*SAID),
+        "[2]\n{}\n{}".format(*SAID),
     ],
 )
 def test_answers_in_several_forms(answer: str) -> None:
     found = list(propositions_of(TOWER, answer))
     assert [text for text in found if text != "The tow"] == SAID
+
+
+def test_brackets_without_end_are_no_propositions() -> None:
+    assert propositions_of(TOWER, "[" * 200_000 + "]") == []
 
 
 def test_propositions_in_a_language_without_spaces() -> None:

@@ -1,9 +1,11 @@
 """LangChain's stores and retrievers as a first stage, and fusion by id."""
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -219,6 +221,29 @@ def test_convex_fusion_needs_scores(memory: InMemoryVectorStore) -> None:
     for wrong, message in (([1.0], "weights has 1"), ([0.0, 0.0], "not all zero")):
         with pytest.raises(ValidationError, match=message):
             FusedRetriever(retrievers=[bm25, store], weights=wrong)
+
+
+def test_scores_of_numpy_count_and_those_that_are_not_finite_are_refused() -> None:
+    def scored(*scores: Any) -> Fixed:
+        return Fixed(
+            documents=[Document(id=str(n), page_content="x", metadata={"relevance_score": s}) for n, s in enumerate(scores)]
+        )
+
+    wrapped = WrappedRetriever(retriever=scored(np.float32(3), np.float32(1)))
+    assert [provenance(d).stages[-1].score for d in wrapped.invoke("q")] == [3.0, 1.0]
+    found = FusedRetriever(retrievers=[scored(np.float32(3), np.float32(1))], fusion="convex").invoke("q")
+    assert [d.metadata["relevance_score"] for d in found] == [1.0, 0.0]
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match="not finite"):
+            FusedRetriever(retrievers=[scored(3.0, bad, 1.0)], fusion="convex").invoke("q")
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_refused_filter_leaves_nothing_unawaited() -> None:
+    fused = FusedRetriever(retrievers=[BM25Retriever.from_documents(DOCUMENTS), Fixed(documents=DOCUMENTS)])
+    with pytest.raises(InputError, match=r"^filter: Fixed takes none"):
+        await fused.ainvoke("cat", filter={"n": 1})
+    gc.collect()
 
 
 def test_a_failure_is_its_questions_alone(memory: InMemoryVectorStore) -> None:

@@ -57,3 +57,6 @@ def test_bad_questions_are_named() -> None:
     for questions in ([], [good], [good, Labelled([ranking], {0: 1.0})], [good, Labelled([ranking] * 2, {0: 0.0})]):
         with pytest.raises(InputError, match=r"^questions: "):
             fit_weights(questions, convex_combination)
+    for numbers in ({"folds": 1}, {"steps": 0}):
+        with pytest.raises(InputError, match=r"^steps, folds: "):
+            fit_weights([good, good], convex_combination, **numbers)

@@ -14,11 +14,13 @@ from langchain_core.documents import Document
 import ragkit.store.store as store_module
 from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, StoreError
 from ragkit.errors import StaleSnapshotError
+from ragkit.indexes.dense import FaissIndex
 from ragkit.rerankers.base import Reranker
 from ragkit.store.indexer import index_paths
 from ragkit.store.manifest import FORMAT, read_manifest
 from ragkit.store.store import Store, bm25_and_dense
-from ragkit.store.text_index import DenseIndex
+from ragkit.store.text_index import DenseIndex, LexicalIndex
+from ragkit.store.unit_index import UnitIndex
 
 TEXTS = {"a": "red apple", "b": "green pear", "c": "yellow banana apple"}
 
@@ -436,6 +438,36 @@ def test_bad_vectors_lose_nothing(make_encoder: Any, bad: Any) -> None:
     encoder.encode_documents = good
     store.upsert([Document(id="a", page_content="one"), Document(id="b", page_content="two")])
     assert [len(store.snapshot.index(name)) for name in ("bm25", "dense")] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", [DenseIndex, UnitIndex])
+def test_vectors_too_large_for_the_precision_lose_nothing(make_encoder: Any, kind: Any) -> None:
+    encoder = make_encoder()
+    good = encoder.encode_documents
+    encoder.encode_documents = lambda texts, progress=None: good(texts) * 1e6
+    store = Store.memory({"bm25": LexicalIndex(), "vectors": kind(encoder, FaissIndex(64, precision="float16"))})
+    with pytest.raises(InputError, match="too large for precision='float16'"):
+        store.upsert([Document(id="a", page_content="one")])
+    assert len(store) == 0
+    encoder.encode_documents = good
+    store.upsert([Document(id="a", page_content="one")])
+    assert [len(store.snapshot.index(name)) for name in ("bm25", "vectors")] == [1, 1]
+
+
+def test_a_fingerprint_may_hold_tuples(tmp_path: Path, make_encoder: Any) -> None:
+    class Layered(make_encoder):  # type: ignore[misc]
+        layers = (1, 2)
+
+        @property
+        def fingerprint(self) -> dict[str, Any]:
+            return {"model": "layered", "layers": self.layers}
+
+    DenseRetriever.from_texts(["red apple"], path=tmp_path / "new", encoder=Layered())
+    assert len(DenseRetriever.load(tmp_path / "new", encoder=Layered()).invoke("apple")) == 1
+    other = Layered()
+    other.layers = (1, 3)
+    with pytest.raises(StoreError, match="different: layers"):
+        DenseRetriever.load(tmp_path / "new", encoder=other).invoke("apple")
 
 
 def test_a_failed_from_documents_can_be_repeated(tmp_path: Path, make_encoder: Any) -> None:
