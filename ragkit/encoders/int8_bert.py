@@ -78,13 +78,14 @@ class Int8Bert(nn.Module):
 
     @staticmethod
     def suits(network: Any) -> bool:
-        """Whether this is a BERT that reads both ways, with GELU."""
+        """Whether this is a BERT that reads both ways, with GELU, and of finite weights: others would not give NaN here."""
         from transformers import BertModel
 
         if type(network) is not BertModel:
             return False
         config = network.config
-        return config.hidden_act == "gelu" and not config.is_decoder and len(network.encoder.layer) > 0
+        plain: bool = config.hidden_act == "gelu" and not config.is_decoder and len(network.encoder.layer) > 0
+        return plain and all(bool(parameter.isfinite().all()) for parameter in network.parameters())
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> Any:
         """States [n, tokens, dimension] float32 of ids [n, tokens], as `last_hidden_state`; zeros where the mask is zero."""

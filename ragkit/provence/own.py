@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ragkit.encoders.int8 import check_int8, to_int8
+from ragkit.encoders.int8_bert import Int8Bert
 from ragkit.encoders.network import best_device, load_network, moved
 from ragkit.errors import InputError, RagkitError
 from ragkit.provence.company import accompanied
@@ -146,7 +147,7 @@ def save_own(folder: Path, model: MarkedBert, rarity: NDArray[np.uint8] | None, 
 
 
 def load_own(folder: Path, device: str | None = None, dtype: str | None = None) -> tuple[MarkedNetwork, Family]:
-    """What `save_own` wrote; `dtype` None is float32 on every device, "int8" is for the CPU, see `ragkit.encoders.int8`.
+    """What `save_own` wrote; `dtype` None is float32 on every device, "int8" is for the CPU, see `ragkit.encoders.int8_bert`.
 
     Raises `InputError` or `RagkitError`, naming the folder, for anything less or of another version.
     """
@@ -179,7 +180,9 @@ def load_own(folder: Path, device: str | None = None, dtype: str | None = None) 
     except Exception as error:  # transformers has no one type for a configuration that makes no sense
         raise InputError(f"model: {folder} does not hold a whole model: {_line(error)}") from error
     model = moved(model, device, _DTYPES[dtype])
-    if dtype == "int8":
+    if dtype == "int8" and Int8Bert.suits(model.backbone):
+        model.backbone = Int8Bert(model.backbone)
+    elif dtype == "int8":
         to_int8(model.backbone.encoder)
     return MarkedNetwork(model, None if rarity is None else rarity.numpy().astype(np.float32) / np.float32(255)), family
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from langchain_core.documents import Document
 from torch import nn
+from transformers import BertConfig
 
 from ragkit import InputError, ProvenceModel
 from ragkit.documents.model import Unit
 from ragkit.documents.sentences import units_of
 from ragkit.encoders.int8 import Int8Linear, check_int8, to_int8
+from ragkit.encoders.int8_bert import Int8Bert
 from ragkit.provence.checkpoints import load_checkpoint
+from ragkit.provence.inputs import MARKS, PASSAGE_INPUTS, UNIT_INPUTS
+from ragkit.provence.marked import Batch, MarkedBert, Output
 from ragkit.provence.model import SHIPPED
+from ragkit.provence.own import MarkedNetwork, load_own, save_own
 from ragkit.provence.pair import Pair
 from ragkit.provence.rounding import unit_scores
 
@@ -114,6 +122,82 @@ def test_every_linear_layer_is_replaced_and_nothing_else() -> None:
         Int8Linear,
     ]
     assert network(torch.randn(3, 8)).shape == (3, 2)
+
+
+def saved(folder: Path, **settings: Any) -> Path:
+    """A tiny model in ragkit's own format, of random weights."""
+    torch.manual_seed(4)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = MarkedBert(BertConfig(vocab_size=90, type_vocab_size=MARKS, initializer_range=0.1, **sizes, **settings))
+    (folder / "tokenizer.json").write_text("{}")
+    save_own(folder / "model", model, None, folder, {"threshold": 0.1, "max_length": 64})
+    return folder / "model"
+
+
+def batch(lengths: list[int]) -> Batch:
+    """Random windows of three units each."""
+    random = torch.Generator().manual_seed(1)
+    n, t = len(lengths), max(lengths)
+    mask = (torch.arange(t) < torch.tensor(lengths)[:, None]).long()
+    ids, marks = (torch.randint(bound, (n, t), generator=random) * mask for bound in (90, MARKS))
+    owners = torch.where(mask > 0, torch.arange(t) // 4 % 4 - 1, -1)
+    return Batch(
+        *(ids, marks, mask, owners),
+        *(torch.rand(n, 3, UNIT_INPUTS, generator=random), torch.rand(n, PASSAGE_INPUTS, generator=random)),
+    )
+
+
+@torch.inference_mode()
+def said(network: MarkedNetwork, windows: Batch) -> Output:
+    output: Output = network.model(windows)
+    return output
+
+
+@int8
+@pytest.mark.parametrize(("activation", "packed"), [("gelu", True), ("relu", False)])
+def test_own_models_in_int8(activation: str, packed: bool, tmp_path: Path) -> None:
+    """Through the packed BERT where that one suits, else layer by layer; nearly the same logits either way."""
+    folder, windows = saved(tmp_path, hidden_act=activation), batch([9, 30, 30, 12])
+    fast, exact = (load_own(folder, "cpu", dtype)[0] for dtype in ("int8", "float32"))
+    backbone: Any = fast.model.backbone
+    assert isinstance(backbone, Int8Bert) is packed
+    assert any(isinstance(module, Int8Linear) for module in backbone.modules()) is not packed
+    found, expected = said(fast, windows), said(exact, windows)
+    there = windows.mask.bool()
+    assert (found.rank - expected.rank).norm() < 0.05 * (expected.rank - expected.rank.mean()).norm()
+    assert (found.tokens - expected.tokens)[there].norm() < 0.05 * expected.tokens[there].std() * there.sum() ** 0.5
+
+
+@int8
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_a_window_is_judged_alike_in_any_batch(activation: str, tmp_path: Path) -> None:
+    lengths = [9, 30, 30, 12]
+    network, windows = load_own(saved(tmp_path, hidden_act=activation), "cpu", "int8")[0], batch(lengths)
+    together = said(network, windows)
+    for i, length in enumerate(lengths):
+        ids, marks, mask, owners = (tensor[i : i + 1, :length] for tensor in windows[:4])
+        alone = said(network, Batch(ids, marks, mask, owners, windows.units[i : i + 1], windows.whole[i : i + 1]))
+        torch.testing.assert_close(alone.rank[0], together.rank[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.tokens[0], together.tokens[i, :length], atol=1e-5, rtol=0)
+
+
+@int8
+def test_weights_that_are_not_numbers_are_not_hidden(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    network, _ = load_own(folder, "cpu", "float32")
+    with torch.no_grad():
+        network.model.backbone.encoder.layer[0].output.LayerNorm.bias[3] = math.nan
+    save_own(folder, network.model, None, tmp_path, {"threshold": 0.1, "max_length": 64})
+    found = said(load_own(folder, "cpu", "int8")[0], batch([9, 12]))
+    assert found.rank.isnan().all()
+    assert found.tokens.isnan().any(1).all()
+
+
+@shipped
+@int8
+def test_the_shipped_model_takes_the_packed_bert() -> None:
+    network, _ = load_own(SHIPPED, "cpu", "int8")
+    assert isinstance(network.model.backbone, Int8Bert)
 
 
 @shipped
