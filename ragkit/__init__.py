@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ragkit.chains.answer import Answer as Answer
     from ragkit.chains.answer import extractive_answer as extractive_answer
     from ragkit.chains.answerer import GroundedAnswerer as GroundedAnswerer
+    from ragkit.chains.confidence import Calibration as Calibration
+    from ragkit.chains.confidence import calibrate as calibrate
+    from ragkit.chains.confidence import calibration_for as calibration_for
     from ragkit.chains.context import Citation as Citation
     from ragkit.chains.context import GroundedContext as GroundedContext
     from ragkit.chains.conversation import Conversation as Conversation
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from ragkit.retrievers.learned_fusion import LearnedFusionRetriever as LearnedFusionRetriever
     from ragkit.retrievers.learned_fusion import fit_fusion as fit_fusion
     from ragkit.retrievers.long_units import LongUnitRetriever as LongUnitRetriever
+    from ragkit.retrievers.multi_hop import MultiHopRetriever as MultiHopRetriever
     from ragkit.retrievers.propositions import PropositionEncoder as PropositionEncoder
     from ragkit.retrievers.sparse import SparseRetriever as SparseRetriever
     from ragkit.retrievers.typos import TypoTolerantRetriever as TypoTolerantRetriever
@@ -77,6 +81,7 @@ _HOMES = {
     "BM25Retriever": "ragkit.retrievers.bm25",
     "BlendReranker": "ragkit.rerankers.blend",
     "BoostReranker": "ragkit.rerankers.boosts",
+    "Calibration": "ragkit.chains.confidence",
     "CascadeReranker": "ragkit.rerankers.cascade",
     "Citation": "ragkit.chains.context",
     "ColBERTEncoder": "ragkit.encoders.multi_vector",
@@ -104,6 +109,7 @@ _HOMES = {
     "LongUnitRetriever": "ragkit.retrievers.long_units",
     "MaxSimPruner": "ragkit.pruners.maxsim",
     "MaxSimReranker": "ragkit.rerankers.maxsim",
+    "MultiHopRetriever": "ragkit.retrievers.multi_hop",
     "MultiQueryRetriever": "ragkit.retrievers.expansion",
     "PairwiseReranker": "ragkit.rerankers.pairwise",
     "Pipeline": "ragkit.chains.pipeline",
@@ -129,6 +135,8 @@ _HOMES = {
     "VectorStoreRetriever": "ragkit.retrievers.vector_store",
     "WrappedRetriever": "ragkit.retrievers.vector_store",
     "bm25_and_dense": "ragkit.store.store",
+    "calibrate": "ragkit.chains.confidence",
+    "calibration_for": "ragkit.chains.confidence",
     "extractive_answer": "ragkit.chains.answer",
     "fit_fusion": "ragkit.retrievers.learned_fusion",
     "index_paths": "ragkit.store.indexer",

@@ -198,13 +198,19 @@ def ask(
     max_tokens: Budget = None,
     filter: Conditions = None,
     encoder: EncoderName = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Give no answer that is less likely than this; 0: always give one. Default: calibrated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question with cited sentences, verbatim from the documents."""
     from ragkit.chains.answer import extractive_answer
+    from ragkit.chains.confidence import calibration_for
 
     pipeline = _pipeline(directory, config, encoder)
-    answer = extractive_answer(pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter)))
+    context = pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter))
+    answer = extractive_answer(context, calibration=calibration_for(pipeline), abstain_below=abstain_below)
     if as_json:
         _print_json(_answer_json(answer))
     else:
@@ -340,6 +346,7 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "question": context.question,
         "answer": answer.text,
         "abstained": answer.abstained,
+        "confidence": answer.confidence,
         "citations": [
             {key: getattr(citation, key) for key in ("n", "id", "source", "start", "end", "text")}
             for citation in answer.citations
@@ -390,8 +397,14 @@ def _print_hits(documents: list[Document]) -> None:
 
 def _print_answer(answer: Answer, *, budget: bool) -> None:
     if answer.abstained:
-        found = answer.context.tokens_retrieved > 0
-        typer.echo("No sentence fits the token budget." if found and budget else "Nothing in these documents answers that.")
+        from ragkit.chains.answer import nearest
+
+        no_room = budget and answer.context.tokens_retrieved > 0 and not answer.context.passages
+        typer.echo(
+            "No sentence fits the token budget." if no_room else "Nothing in these documents seems to answer that. Nearest:"
+        )
+        for near in nearest(answer.context):
+            typer.secho(f"    {place(near.source, near.line, near.page)}", dim=True)
         return
     for citation in answer.citations:
         typer.echo(_indent(printable(citation.text)))

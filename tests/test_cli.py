@@ -102,7 +102,7 @@ def test_explain(index: Path, tmp_path: Path) -> None:
 
 def test_ask(folder: Path, index: Path) -> None:
     found = answer("ask", index, "What colour are bananas?")
-    assert list(found) == ["question", "answer", "abstained", "citations", "passages", "tokens", "trace"]
+    assert list(found) == ["question", "answer", "abstained", "confidence", "citations", "passages", "tokens", "trace"]
     assert found["abstained"] is False
     assert "Bananas are yellow." in found["answer"]
     numbers = {passage["n"] for passage in found["passages"]}

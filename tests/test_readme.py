@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [README, *((ROOT / "docs" / name).read_text("utf-8") for name in ("retrieval.md", "evaluation.md", "your-corpus.md"))]
+PAGES = [README, *((ROOT / "docs" / name).read_text("utf-8") for name in ("retrieval.md", "evaluation.md", "your-corpus.md", "answering.md"))]
 BLOCKS = re.findall(r"```python\n(.*?)```", "".join(PAGES), re.DOTALL)
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragkit.chains.claims import Claim
-from ragkit.chains.context import Citation, GroundedContext, Sentence
+from ragkit.chains.confidence import Calibration
+from ragkit.chains.context import Candidate, Citation, GroundedContext, Sentence
+
+NOT_ANSWERED = "The documents do not seem to answer this."
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,32 @@ class Answer:
     """What else was found or mended: numbers of no passage, quotations that are none, a model that failed."""
     usage: Mapping[str, Any] = field(default_factory=dict)
     """What the model cost: calls, prompt_tokens, completion_tokens (None where it does not say)."""
+    confidence: float | None = None
+    """The probability, from 0 to 1, that the context answers the question; None where nothing is calibrated for its pipeline."""
 
     def __radd__(self, streamed: str) -> Answer:
         """Pieces of text and the answer behind them, as `GroundedAnswerer.stream` gives them, add up to the answer."""
         return self if isinstance(streamed, str) else NotImplemented
 
 
-def extractive_answer(context: GroundedContext, *, max_sentences: int = 3) -> Answer:
+def extractive_answer(
+    context: GroundedContext,
+    *,
+    max_sentences: int = 3,
+    calibration: Calibration | None = None,
+    abstain_below: float | None = None,
+) -> Answer:
     """The best sentences of the context, in reading order; abstains if the context has none.
 
     Best is by the pruner's score, then by order. Headings, lead-ins and units that are mostly markup are left out, since they
-    hold no answer, unless there is nothing else.
+    hold no answer, unless there is nothing else. With a `calibration`, see `calibration_for`, it also abstains from contexts that
+    answer the question with a probability less than `abstain_below`; None is the calibration's own, 0 never abstains.
     """
+    confidence = None
+    if calibration is not None:
+        confidence = calibration(context)
+        if context.passages and calibration.too_weak(confidence, abstain_below):
+            return not_answered(context, confidence)
     sentences = [
         (rank, sentence)
         for rank, sentence in enumerate(sentence for passage in context.passages for sentence in passage.sentences)
@@ -55,7 +72,22 @@ def extractive_answer(context: GroundedContext, *, max_sentences: int = 3) -> An
         citations=chosen,
         abstained=not chosen,
         context=context,
+        confidence=confidence,
     )
+
+
+def not_answered(context: GroundedContext, confidence: float | None) -> Answer:
+    """The answer where the evidence is too weak, which points to the nearest passages, if there are any."""
+    near = "".join(f" [{passage.n}]" for passage in context.passages)
+    text = f"{NOT_ANSWERED} Nearest to it:{near}" if near else NOT_ANSWERED
+    return Answer(text, (), True, context, usage={"calls": 0}, confidence=confidence)
+
+
+def nearest(context: GroundedContext, most: int = 3) -> tuple[Candidate, ...]:
+    """The passages nearest to the question, whole and best first, also those of which nothing was kept."""
+    found = {candidate.id: candidate for candidate in context.candidates}
+    ranked = dict.fromkeys(result.id for stage in reversed(context.trace) for result in stage.results)
+    return tuple([found[id_] for id_ in ranked if id_ in found][:most])
 
 
 def _is_prose(sentence: Sentence) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -16,8 +16,9 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, Field, model_validator
 
-from ragkit.chains.answer import Answer, extractive_answer
+from ragkit.chains.answer import Answer, extractive_answer, not_answered
 from ragkit.chains.checked import AnswerStream
+from ragkit.chains.confidence import Calibration, calibration_for
 from ragkit.chains.context import GroundedContext
 from ragkit.chains.pipeline import Pipeline
 from ragkit.encoders.lexical import Analyzer
@@ -35,7 +36,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
     """Question to `Answer`: the pipeline finds the context, the model writes from it, and what it cites is checked on the way.
 
     `stream` gives pieces of text as they become certain, and at the end the `Answer`; all other ways give the same answer.
-    Without any context the model is not asked, and the answer abstains.
+    Without any context, and where the evidence is too weak, the model is not asked, and the answer abstains.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -51,6 +52,10 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
     on_failure: Literal["extract", "raise"] = "extract"
     """A model that fails or says nothing: answer with the best sentences, and say so in `problems`, or raise its error. While
     streaming, it is raised if something has been said already."""
+    calibration: Calibration | None = None
+    """Says how likely a context answers its question; None is the shipped one for the pipeline that it was made with."""
+    abstain_below: float | None = Field(default=None, ge=0, le=1)
+    """Abstain if that is less likely than this; None is the calibration's own, 0 never abstains for it."""
 
     @model_validator(mode="after")
     def _prompt_fits(self) -> Self:
@@ -75,10 +80,11 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
 
         def work(configs: list[RunnableConfig]) -> list[Answer | Exception]:
             contexts = self.pipeline.ground_batch(inputs, max_tokens=self.max_tokens, config=configs, return_exceptions=True)
-            asking = [at for at, context in enumerate(contexts) if _needs_model(context)]
+            settled = self._settled_all(contexts)
+            asking = [at for at, answer in enumerate(settled) if answer is None]
             prompts = [self._prompt(contexts[at]) for at in asking]
             replies = self.llm.batch(prompts, [configs[at] for at in asking], return_exceptions=True) if asking else []
-            return self._answers(contexts, dict(zip(asking, replies, strict=True)))
+            return self._answers(contexts, settled, replies)
 
         return run_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
 
@@ -92,10 +98,11 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
             contexts = await self.pipeline.aground_batch(
                 inputs, max_tokens=self.max_tokens, config=configs, return_exceptions=True
             )
-            asking = [at for at, context in enumerate(contexts) if _needs_model(context)]
+            settled = await asyncio.to_thread(self._settled_all, contexts)
+            asking = [at for at, answer in enumerate(settled) if answer is None]
             prompts = [self._prompt(contexts[at]) for at in asking]
             replies = await self.llm.abatch(prompts, [configs[at] for at in asking], return_exceptions=True) if asking else []
-            return await asyncio.to_thread(self._answers, contexts, dict(zip(asking, replies, strict=True)))
+            return await asyncio.to_thread(self._answers, contexts, settled, replies)
 
         return await arun_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
 
@@ -115,8 +122,8 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
 
     def _streamed(self, inputs: Iterator[str], config: RunnableConfig) -> Iterator[Any]:
         context = self.pipeline.ground(next(inputs), max_tokens=self.max_tokens, config=config)
-        if not context.passages:
-            yield from _whole(nothing_found(context))
+        if settled := self._settled(context):
+            yield from _whole(settled)
             return
         said = _Said(self._new(context))
         try:
@@ -128,12 +135,12 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
                 raise
             yield from _whole(self._instead(context, error))
         else:
-            yield said.answer()
+            yield self._sure(said.answer())
 
     async def _astreamed(self, inputs: AsyncIterator[str], config: RunnableConfig) -> AsyncIterator[Any]:
         context = await self.pipeline.aground(await anext(inputs), max_tokens=self.max_tokens, config=config)
-        if not context.passages:
-            for piece in _whole(nothing_found(context)):
+        if settled := await asyncio.to_thread(self._settled, context):
+            for piece in _whole(settled):
                 yield piece
             return
         said = _Said(self._new(context))
@@ -149,24 +156,46 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
             for piece in _whole(self._instead(context, error)):
                 yield piece
         else:
-            yield await asyncio.to_thread(said.answer)
+            yield await asyncio.to_thread(lambda: self._sure(said.answer()))
 
-    def _answers(self, contexts: Sequence[Any], replies: Mapping[int, Any]) -> list[Answer | Exception]:
+    def _settled_all(self, contexts: Sequence[Any]) -> list[Answer | Exception | None]:
+        return [context if isinstance(context, Exception) else self._settled(context) for context in contexts]
+
+    def _settled(self, context: GroundedContext) -> Answer | None:
+        """The answer where the model need not be asked."""
+        if not context.passages:
+            return self._sure(nothing_found(context))
+        calibration = self._calibration()
+        if calibration is None:
+            return None
+        confidence = calibration(context)
+        return not_answered(context, confidence) if calibration.too_weak(confidence, self.abstain_below) else None
+
+    def _sure(self, answer: Answer) -> Answer:
+        """With its confidence."""
+        calibration = self._calibration()
+        return answer if calibration is None else replace(answer, confidence=calibration(answer.context))
+
+    def _calibration(self) -> Calibration | None:
+        return self.calibration or calibration_for(self.pipeline)
+
+    def _answers(
+        self, contexts: Sequence[Any], settled: Sequence[Answer | Exception | None], replies: Sequence[Any]
+    ) -> list[Answer | Exception]:
+        said = iter(replies)
         return [
-            context if isinstance(context, Exception) else self._answer(context, replies.get(at))
-            for at, context in enumerate(contexts)
+            self._answer(context, next(said)) if answer is None else answer
+            for context, answer in zip(contexts, settled, strict=True)
         ]
 
     def _answer(self, context: GroundedContext, reply: Any) -> Answer | Exception:
-        if not context.passages:
-            return nothing_found(context)
         try:
             if isinstance(reply, Exception):
                 raise reply
             said = _Said(self._new(context))
             for _ in (*said.take(reply), *said.end()):
                 pass
-            return said.answer()
+            return self._sure(said.answer())
         except Exception as error:
             try:
                 return self._instead(context, error)
@@ -179,7 +208,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
             raise error
         problem = f"the model failed, so this is extracted ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         _log.warning("%r: %s", context.question, problem)
-        return replace(extractive_answer(context), problems=(problem,), usage={"calls": 1, "failures": 1})
+        return self._sure(replace(extractive_answer(context), problems=(problem,), usage={"calls": 1, "failures": 1}))
 
     def _new(self, context: GroundedContext) -> AnswerStream:
         return AnswerStream(context, Analyzer(self.pipeline.language or "english"))
@@ -227,10 +256,6 @@ class _Said:
 def nothing_found(context: GroundedContext) -> Answer:
     """The answer from an empty context."""
     return Answer(NOTHING_FOUND, (), True, context, usage={"calls": 0})
-
-
-def _needs_model(context: Any) -> bool:
-    return isinstance(context, GroundedContext) and bool(context.passages)
 
 
 def _whole(answer: Answer) -> Iterator[Any]:

@@ -42,6 +42,7 @@ RETRIEVERS = {
     "late-interaction": "ragkit.retrievers.late_interaction:LateInteractionRetriever",
     "learned-fusion": "ragkit.retrievers.learned_fusion:LearnedFusionRetriever",
     "long-units": "ragkit.retrievers.long_units:LongUnitRetriever",
+    "multi-hop": "ragkit.retrievers.multi_hop:MultiHopRetriever",
     "multi-query": "ragkit.retrievers.expansion:MultiQueryRetriever",
     "rm3": "ragkit.retrievers.feedback:RM3Retriever",
     "rocchio": "ragkit.retrievers.feedback:RocchioRetriever",

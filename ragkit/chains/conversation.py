@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from ragkit.chains.answer import Answer, extractive_answer
 from ragkit.chains.answerer import GroundedAnswerer, nothing_found
 from ragkit.chains.condense import Condenser
+from ragkit.chains.confidence import Calibration, calibration_for
 from ragkit.chains.context import GroundedContext
 from ragkit.chains.followups import carry_terms
 from ragkit.chains.pipeline import Pipeline
@@ -58,7 +59,7 @@ class Conversation:
         """The answer to the next question, as a turn."""
         standalone = self.standalone(question, config)
         if isinstance(self._source, Pipeline):
-            answer = extracted(self._source.ground(standalone, config=config))
+            answer = self._extracted(self._source.ground(standalone, config=config))
         else:
             answer = self._source.invoke(standalone, config)
         return self._remember(question, standalone, answer)
@@ -67,7 +68,7 @@ class Conversation:
         """Async form of `ask`."""
         standalone = await self.astandalone(question, config)
         if isinstance(self._source, Pipeline):
-            answer = extracted(await self._source.aground(standalone, config=config))
+            answer = self._extracted(await self._source.aground(standalone, config=config))
         else:
             answer = await self._source.ainvoke(standalone, config)
         return self._remember(question, standalone, answer)
@@ -76,7 +77,7 @@ class Conversation:
         """Pieces of the answer's text as they become certain, and at last the turn."""
         standalone = self.standalone(question, config)
         if isinstance(self._source, Pipeline):
-            pieces = _whole(extracted(self._source.ground(standalone, config=config)))
+            pieces = _whole(self._extracted(self._source.ground(standalone, config=config)))
         else:
             pieces = self._source.stream(standalone, config)
         for piece in pieces:
@@ -86,11 +87,15 @@ class Conversation:
         """Async form of `stream`."""
         standalone = await self.astandalone(question, config)
         if isinstance(self._source, Pipeline):
-            for piece in _whole(extracted(await self._source.aground(standalone, config=config))):
+            for piece in _whole(self._extracted(await self._source.aground(standalone, config=config))):
                 yield self._remember(question, standalone, piece) if isinstance(piece, Answer) else piece
             return
         async for piece in self._source.astream(standalone, config):
             yield self._remember(question, standalone, piece) if isinstance(piece, Answer) else piece
+
+    def _extracted(self, context: GroundedContext) -> Answer:
+        assert isinstance(self._source, Pipeline)
+        return extracted(context, calibration_for(self._source))
 
     def standalone(self, question: str, config: RunnableConfig | None = None) -> str:
         """What would be searched for if this were asked next. The first question of a conversation stays as it is."""
@@ -120,9 +125,9 @@ class Conversation:
         return turn
 
 
-def extracted(context: GroundedContext) -> Answer:
+def extracted(context: GroundedContext, calibration: Calibration | None = None) -> Answer:
     """The extractive answer, in words also where there is none."""
-    return extractive_answer(context) if context.passages else nothing_found(context)
+    return extractive_answer(context, calibration=calibration) if context.passages else nothing_found(context)
 
 
 def _whole(answer: Answer) -> Iterator[Any]:
