@@ -75,7 +75,7 @@ def test_every_system_is_in_the_table_and_earlier_sets_stay(
     assert report in capsys.readouterr().out
     english, others = report.split("## xquad/de")
     german, languages = others.split("## Languages")
-    assert "scifact test: 5 documents, 2 questions" in english
+    assert "scifact test: 5 documents, 2 of 2 questions" in english
     assert "white space" not in english
     for system in ("BM25", "dense", "RRF", "CC, min-max, fitted", "DBSF", "Fast-Forward", "PRF: RM3", "PRF: Rocchio", "default"):
         assert f"| {system}" in english

@@ -99,7 +99,7 @@ def test_the_systems_without_a_config(
     assert done.exit_code == 0, done.exception
     systems = json.loads(done.stdout)["systems"]
     assert [system["name"] for system in systems] == ["bm25", "dense", "hybrid", "default"]
-    assert [stage["name"] for stage in systems[3]["stages"]] == ["hybrid", "rerank", "prune"]
+    assert [stage["name"] for stage in systems[3]["stages"]] == ["hybrid", "rerank", "blend", "prune"]
     assert all(stage["ms"]["questions"] == 2 for stage in systems[3]["stages"])
     assert sum(encoder.encoded for encoder in no_default_encoder) == 6
     # the second time nothing is encoded or asked
@@ -109,7 +109,7 @@ def test_the_systems_without_a_config(
 
 
 def test_what_is_not_english_is_not_for_the_english_model() -> None:
-    assert [stage["type"] for stage in built_in("en")["default"].stages] == ["provence-reranker", "provence"]
+    assert [stage["type"] for stage in built_in("en")["default"].stages] == ["provence-reranker", "blend", "provence"]
     for language in ("de", None):
         assert default_config(language).stages == [{"type": "extractive"}]
 
