@@ -12,7 +12,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from ragkit import GroundedContext, HybridRetriever, ProvencePruner, ProvenceReranker, Store, bm25_and_dense, index_paths
+from ragkit import GroundedContext, Pipeline, Store, bm25_and_dense, index_paths
+from ragkit.chains.config import build_pipeline
+from ragkit.chains.default import default_config
 
 DOCS = Path(__file__).parent
 FIRST = "How do I declare a path parameter?"
@@ -36,8 +38,7 @@ def _context(index: str | None) -> GroundedContext:
     store = Store.memory(bm25_and_dense()) if index is None else Store.open(index)
     if index is None:
         index_paths(store, [DOCS.parent / "examples" / "corpus"])
-    pipeline = HybridRetriever(store=store, k=20) >> ProvenceReranker() >> ProvencePruner(threshold=0.3)
-    pipeline = pipeline.model_copy(update={"k": 5})
+    pipeline = build_pipeline(Pipeline, default_config(store.language), store)
     pipeline.ground(FIRST)  # loads the models, so that the times shown are those of the question
     return pipeline.ground(QUESTION)
 

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [README, *((ROOT / "docs" / name).read_text("utf-8") for name in ("retrieval.md", "evaluation.md", "your-corpus.md", "answering.md"))]
+NAMES = ("retrieval", "evaluation", "your-corpus", "answering")
+PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in NAMES)]
 BLOCKS = re.findall(r"```python\n(.*?)```", "".join(PAGES), re.DOTALL)
 
 
