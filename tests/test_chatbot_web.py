@@ -90,10 +90,11 @@ def test_an_answer_with_its_evidence(page: Any, address: str) -> None:
 def test_a_hostile_document_is_text(page: Any) -> None:
     said: list[str] = []
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    assert "<script>window.hit = 1</script>" in ask(page, "What is the code <b>42</b>?", 2)
+    ask(page, "What is the code <b>42</b>?", 2)
     assert page.locator(".question").last.text_content() == "What is the code <b>42</b>?"
     assert "<img src=x" in page.locator(".sources").last.text_content()
     shown = page.locator(".evidence").text_content()
+    assert "<script>window.hit = 1</script>" in shown
     assert "{{ window.hit = 1 }}" in shown
     assert "\u202e" not in shown
     assert page.evaluate("window.hit") is None

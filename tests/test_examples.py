@@ -3,6 +3,7 @@
 import io
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -129,6 +130,11 @@ def test_a_chat_model_and_feedback(
 def test_leaving_a_terminal(folder: Path, key: bytes) -> None:
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()
+
+    def in_front() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it, and so would this
+
     with subprocess.Popen(
         [sys.executable, str(EXAMPLES / "chatbot.py"), str(folder), "--index", "tty"],
         stdin=theirs,
@@ -137,7 +143,7 @@ def test_leaving_a_terminal(folder: Path, key: bytes) -> None:
         cwd=folder.parent,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=in_front,
     ) as running:
         os.close(theirs)
         said = b""
