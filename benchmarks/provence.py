@@ -30,7 +30,6 @@ from ragkit.documents.provenance import SCORE_KEY, provenance
 from ragkit.evaluation.datasets import Dataset, load_dataset
 from ragkit.evaluation.metrics import evaluate
 from ragkit.evaluation.tables import Table
-from ragkit.provence.memo import Memo
 from ragkit.provence.rounding import above, unit_scores
 from ragkit.provence.stage import pair_of
 from ragkit.provence.windows import cut, merge
@@ -168,7 +167,7 @@ def systems_of(models: dict[str, ProvenceModel], several: Sequence[Asked]) -> di
     """The loop, and for each precision reranking, reranking and pruning, pruning. Each run begins with nothing remembered."""
 
     def run(model: ProvenceModel, *stages: Any) -> Said:
-        model._memo = Memo()
+        model.forget()
         sentences._found_lately.cache_clear()
         return staged(several, *(stage(model=model) for stage in stages))
 

@@ -18,6 +18,12 @@ DELTAS = {"bm25l": 0.5, "bm25+": 1.0}
 """The usual `delta` of the variants that have one."""
 
 
+def lucene_idf(frequencies: NDArray[Any], documents: int) -> Floats:
+    """That of Lucene's BM25, from document frequencies: never negative, and highest for a term that no document contains."""
+    values: Floats = np.log1p((documents - frequencies + 0.5) / (frequencies + 0.5))
+    return values
+
+
 def idf(variant: Variant, frequencies: NDArray[Any], documents: int, floor: float = 0.0) -> Floats:
     """Inverse document frequency of every term, from its document frequency; 0 for terms that no document contains.
 
@@ -26,7 +32,7 @@ def idf(variant: Variant, frequencies: NDArray[Any], documents: int, floor: floa
     df = np.maximum(frequencies, 1).astype(np.float64)
     match variant:
         case "lucene":
-            values = np.log1p((documents - df + 0.5) / (df + 0.5))
+            values = lucene_idf(df, documents)
         case "robertson" | "okapi":
             values = np.log((documents - df + 0.5) / (df + 0.5))
         case "atire":

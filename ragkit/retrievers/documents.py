@@ -6,11 +6,11 @@ import asyncio
 import json
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ragkit.corpus.filters import Filter, both
 from ragkit.documents.provenance import provenance
@@ -18,19 +18,18 @@ from ragkit.indexes.base import Ranking, concatenate, top_k
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.grouping import Aggregation, Group, grouped
 from ragkit.retrievers.hybrid import HybridRetriever
+from ragkit.retrievers.over import OverRetriever
 from ragkit.store.snapshot import Snapshot
 from ragkit.store.store import Store
 from ragkit.store.text_index import TextIndex
 
 
-class GroupingRetriever(StoreRetriever):
+class GroupingRetriever(OverRetriever):
     """Base of retrievers that group what another one finds, and score a group by its passages.
 
-    Options of `from_documents` beside its fields: those of `HybridRetriever`.
+    Passages come from a `HybridRetriever` if no other is given. Options of `from_documents` beside its fields: those of that one.
     """
 
-    retriever: StoreRetriever
-    """Who finds passages, over `store`; a `HybridRetriever` if not given. Its own `k` does not matter here, its filter does."""
     depth: int = Field(default=100, gt=0)
     """How many passages to ask it for, if `k` does not ask for more. Groups know of these alone."""
     aggregation: Aggregation = "max"
@@ -38,22 +37,10 @@ class GroupingRetriever(StoreRetriever):
     best: int = Field(default=3, gt=0)
     """Of how many passages "mean" is the mean."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _share_store(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            store, retriever = values.get("store"), values.get("retriever")
-            if retriever is None and isinstance(store, Store):
-                return {**values, "retriever": HybridRetriever(store=store)}
-            if store is None and isinstance(retriever, StoreRetriever):
-                return {**values, "store": retriever.store}
-        return values
-
-    @model_validator(mode="after")
-    def _one_store(self) -> Self:
-        if self.retriever.store is not self.store:
-            raise ValueError("retriever: must be over the same store; build it with store=...")
-        return self
+    def usual(cls, store: Store) -> StoreRetriever:
+        """See `OverRetriever.usual`."""
+        return HybridRetriever(store=store)
 
     @abstractmethod
     def keys(self, snapshot: Snapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:

@@ -20,6 +20,7 @@ from ragkit.retrievers.batched import Results
 from ragkit.retrievers.bm25 import BM25Retriever
 from ragkit.retrievers.dense import DenseRetriever
 from ragkit.retrievers.fusion import reciprocal_rank_fusion
+from ragkit.retrievers.over import OverRetriever
 from ragkit.retrievers.rewriting import Read, Rewriter, Rewriting, passage_of, questions_of
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.sparse_vectors import SparseVectors
@@ -172,32 +173,18 @@ class HydeRetriever(ExpansionRetriever, IndexRetriever):
         return DenseRetriever.indexes(**options)
 
 
-class SeveralQuestionsRetriever(ExpansionRetriever):
+class SeveralQuestionsRetriever(OverRetriever, ExpansionRetriever):
     """Base of retrievers that search for the question and for others that the model writes, and fuse what is found by RRF."""
 
-    retriever: StoreRetriever
-    """Who is asked, over `store`; BM25 if not given. Its own `k` does not matter here, its filter does."""
     rrf_constant: int = Field(default=60, ge=0)
     """The constant that is added to every 1-based rank."""
     depth: int = Field(default=100, gt=0)
     """How many candidates each question contributes, if `k` does not ask for more."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _share_store(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            store, retriever = values.get("store"), values.get("retriever")
-            if retriever is None and isinstance(store, Store):
-                return {**values, "retriever": BM25Retriever(store=store)}
-            if store is None and isinstance(retriever, StoreRetriever):
-                return {**values, "store": retriever.store}
-        return values
-
-    @model_validator(mode="after")
-    def _one_store(self) -> Self:
-        if self.retriever.store is not self.store:
-            raise ValueError("retriever: must be over the same store; build it with store=...")
-        return self
+    def usual(cls, store: Store) -> StoreRetriever:
+        """See `OverRetriever.usual`."""
+        return BM25Retriever(store=store)
 
     @property
     def reader(self) -> Read:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ragkit.corpus.filters import Filter, both
 from ragkit.documents.provenance import provenance
@@ -19,17 +19,18 @@ from ragkit.indexes.base import Positions
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.retrievers.links import Bridge, follow, merge
+from ragkit.retrievers.over import OverRetriever
 from ragkit.sparse_vectors import SparseVectors
+from ragkit.store.rarity import Rarity
 from ragkit.store.snapshot import Snapshot
 from ragkit.store.store import Store
-from ragkit.store.term_rarity import rarity_of
 from ragkit.store.text_index import TextIndex
 
 _LINKS = 50
 """Passages that a bridge leads to by its words."""
 
 
-class MultiHopRetriever(StoreRetriever):
+class MultiHopRetriever(OverRetriever):
     """Searches, follows what the best passages name to further passages, and merges both by score.
 
     The second passage of a question in two steps often shares no word with the question; the first one names it. The best
@@ -37,8 +38,6 @@ class MultiHopRetriever(StoreRetriever):
     and to passages whose title or heading it names. That costs a BM25 search per bridge, and nothing is encoded.
     """
 
-    retriever: StoreRetriever
-    """The first search, over `store`; hybrid if not given. Its own `k` does not matter here, its filter does."""
     index_name: str = "bm25"
     """The BM25 index by which bridges lead on."""
     bridges: int = Field(default=3, gt=0)
@@ -55,22 +54,10 @@ class MultiHopRetriever(StoreRetriever):
     depth: int = Field(default=100, gt=0)
     """How many candidates the first search contributes, if `k` does not ask for more."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _share_store(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            store, retriever = values.get("store"), values.get("retriever")
-            if retriever is None and isinstance(store, Store):
-                return {**values, "retriever": HybridRetriever(store=store)}
-            if store is None and isinstance(retriever, StoreRetriever):
-                return {**values, "store": retriever.store}
-        return values
-
-    @model_validator(mode="after")
-    def _one_store(self) -> Self:
-        if self.retriever.store is not self.store:
-            raise ValueError("retriever: must be over the same store; build it with store=...")
-        return self
+    def usual(cls, store: Store) -> StoreRetriever:
+        """See `OverRetriever.usual`."""
+        return HybridRetriever(store=store)
 
     @property
     def stage(self) -> str:
@@ -104,21 +91,22 @@ class MultiHopRetriever(StoreRetriever):
         asked = snapshot.query_vectors(self.index_name, queries)
         if not isinstance(asked, SparseVectors):
             raise InputError(f"index_name: {self.index_name!r} has dense vectors, no words; name a BM25 index")
+        rarity = Rarity(snapshot, self.index_name)
         ends = [ranked.ranking.positions[: self.bridges] for ranked in first]
         owners = np.repeat(np.arange(len(first)), [len(positions) for positions in ends])
         places = np.concatenate([np.empty(0, np.int64), *ends])
         told = snapshot.passage_vectors(self.index_name, places.tolist())
-        rare = [self._rare(snapshot, told.row(at)[0], asked.row(owner)[0]) for at, owner in enumerate(owners.tolist())]
+        rare = [self._rare(rarity, told.row(at)[0], asked.row(owner)[0]) for at, owner in enumerate(owners.tolist())]
         found = snapshot.search_vectors(self.index_name, SparseVectors.of(rare), _LINKS, filter) if rare else []
 
-        names = self._names(snapshot, [*(r.ranking.positions for r in first), *(ranking.positions for ranking in found)])
+        names = self._names(snapshot, rarity, [*(r.ranking.positions for r in first), *(ranking.positions for ranking in found)])
         bridges: list[list[Bridge]] = [[] for _ in first]
         for at, (owner, place) in enumerate(zip(owners.tolist(), places.tolist(), strict=True)):
             candidates = np.union1d(first[owner].ranking.positions, found[at].positions).tolist()
             near = {position: names[position] for position in candidates if position in names}
             own = names.get(place, {})
             words, question = told.row(at)[0], asked.row(owner)[0]
-            worth = min(1.0, self._lacking(snapshot, words, question) / self.missing)
+            worth = min(1.0, _lacking(rarity, words, question) / self.missing)
             bridges[owner].append(Bridge(place, worth, found[at], _named(near, own, words, question)))
 
         ranked = []
@@ -128,28 +116,28 @@ class MultiHopRetriever(StoreRetriever):
             ranked.append(Ranked(merge(ranking, led, k), named))
         return ranked
 
-    def _rare(self, snapshot: Snapshot, told: NDArray[np.int32], asked: NDArray[np.int32]) -> tuple[Any, Any]:
+    def _rare(self, rarity: Rarity, told: NDArray[np.int32], asked: NDArray[np.int32]) -> tuple[Any, Any]:
         """The rarest words of a bridge that the question lacks, with their rarity for weights."""
         new = np.setdiff1d(told[told >= 0], asked)
-        rarity = rarity_of(snapshot, self.index_name, new)
-        best = np.argsort(-rarity, kind="stable")[: self.terms]
-        return new[best], rarity[best]
+        shares = rarity.shares(new)
+        best = np.argsort(-shares, kind="stable")[: self.terms]
+        return new[best], shares[best]
 
-    def _lacking(self, snapshot: Snapshot, told: NDArray[np.int32], asked: NDArray[np.int32]) -> float:
-        """The share of the question's words that a bridge lacks, by rarity; of those only that some passage may have."""
-        known = asked[asked >= 0]
-        rarity = rarity_of(snapshot, self.index_name, known)
-        return float(rarity[~np.isin(known, told)].sum() / max(rarity.sum(), 1e-9))
-
-    def _names(self, snapshot: Snapshot, rankings: Sequence[Positions]) -> dict[int, dict[int, float]]:
+    def _names(self, snapshot: Snapshot, rarity: Rarity, rankings: Sequence[Positions]) -> dict[int, dict[int, float]]:
         """For each passage that has a title or a heading, the terms of that, each with its rarity."""
         positions = np.unique(np.concatenate([np.empty(0, np.int64), *rankings])).tolist()
         called = {p: name for p, d in zip(positions, snapshot.documents(positions), strict=True) if (name := _name(d))}
         vectors = snapshot.text_vectors(self.index_name, list(called.values()))
-        rarity = rarity_of(snapshot, self.index_name, vectors.terms)
-        terms, weights = vectors.terms.tolist(), rarity.tolist()
+        terms, weights = vectors.terms.tolist(), rarity.shares(vectors.terms).tolist()
         spans = [slice(*span) for span in pairwise(vectors.starts.tolist())]
         return {p: dict(zip(terms[span], weights[span], strict=True)) for p, span in zip(called, spans, strict=True)}
+
+
+def _lacking(rarity: Rarity, told: NDArray[np.int32], asked: NDArray[np.int32]) -> float:
+    """The share of the question's words that a bridge lacks, by rarity; of those only that some passage may have."""
+    known = asked[asked >= 0]
+    shares = rarity.shares(known)
+    return float(shares[~np.isin(known, told)].sum() / max(shares.sum(), 1e-9))
 
 
 def _named(

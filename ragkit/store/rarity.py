@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError
+from ragkit.indexes.bm25_formulas import lucene_idf
 from ragkit.store.snapshot import Snapshot
 from ragkit.store.text_index import LexicalIndex
 
@@ -16,11 +18,11 @@ class Rarity:
     """The inverse document frequency of terms, as the first lexical index of a snapshot counts them.
 
     It is that of Lucene's BM25, ln(1 + (N - df + 0.5) / (df + 0.5)), so never negative, and highest for a term that no passage
-    has. Raises `InputError` for a store without a lexical index.
+    has. Raises `InputError` for a store without a lexical index, or if the one of that name is none.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._index = _lexical(snapshot)
+    def __init__(self, snapshot: Snapshot, index_name: str | None = None) -> None:
+        self._index = _lexical(snapshot) if index_name is None else _named(snapshot, index_name)
         self._passages = len(snapshot)
 
     @property
@@ -32,12 +34,29 @@ class Rarity:
         """Each distinct term with its inverse document frequency, in the order given."""
         distinct = list(dict.fromkeys(terms))
         frequencies = self._index.index.frequencies(self._index.vocabulary.lookup_all([distinct])[1])
-        values = np.log1p((self._passages - frequencies + 0.5) / (frequencies + 0.5))
+        values = lucene_idf(frequencies, self._passages)
         return dict(zip(distinct, values.tolist(), strict=True))
 
     def of_text(self, text: str) -> dict[str, float]:
         """Each distinct term of a text with its inverse document frequency."""
         return self.of_terms(self.analyzer(text))
+
+    def shares(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
+        """For each term id of the index's vectors [n], its inverse document frequency by that of a term of one passage.
+
+        So it lies between 0 and 1 for terms that some passage has.
+        """
+        frequencies = np.append(self._index.index.frequencies(ids), 1)
+        values = lucene_idf(frequencies, self._passages)
+        shares: NDArray[np.float64] = values[:-1] / values[-1]
+        return shares
+
+
+def _named(snapshot: Snapshot, name: str) -> LexicalIndex:
+    index = snapshot.index(name)
+    if not isinstance(index, LexicalIndex):
+        raise InputError(f"index_name: {name!r} has no words; name a BM25 index")
+    return index
 
 
 def _lexical(snapshot: Snapshot) -> LexicalIndex:
