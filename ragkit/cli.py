@@ -6,8 +6,6 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +19,7 @@ from ragkit.evaluation.command import eval_pruner
 from ragkit.evaluation.eval_command import evaluate
 from ragkit.evaluation.synthetic.command import make_queries
 from ragkit.evaluation.tune_command import tune
+from ragkit.progress import progress_bar
 from ragkit.terminal import place, printable, short
 from ragkit.training.command import app as training
 
@@ -110,7 +109,7 @@ def index(
         check_paths(paths)
         warm_up()  # seconds, once per machine: better here than at the first question
         store = Store.create(out, bm25_and_dense(encoder, language or "english"))
-    with store, _progress(quiet) as progress:
+    with store, progress_bar(quiet, "indexing", "files") as progress:
         if exact:
             with store.write() as draft:
                 draft.index_trigrams()
@@ -419,20 +418,6 @@ def _print_answer(answer: Answer, *, budget: bool) -> None:
 
 def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("indexing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from ragkit.caches import cache_home
 from ragkit.chains.config import build_pipeline
 from ragkit.chains.default import default_config
 from ragkit.chains.pipeline import Pipeline
@@ -49,8 +50,7 @@ def open_folder(path: str | Path, index: str | Path | None = None, progress: Fil
 
 
 def cached_index(path: str | Path) -> Path:
-    """The index directory of a file or folder in the user's cache (`XDG_CACHE_HOME`, else ~/.cache)."""
+    """The index directory of a file or folder below `cache_home`."""
     real = os.path.realpath(path)
     digest = hashlib.blake2b(os.fsencode(real), digest_size=6).hexdigest()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "ragkit" / f"{os.path.basename(real)}-{digest}"
+    return cache_home() / f"{os.path.basename(real)}-{digest}"

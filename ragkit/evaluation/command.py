@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ragkit.errors import InputError
+from ragkit.progress import progress_bar
 from ragkit.terminal import printable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def eval_pruner(
     labelled = load_sentences(data_folder(dataset), split, questions)
     models = model_pruners(model or [])
     pruners = {**models, **(baseline_pruners() if baselines else {})}
-    with _progress(quiet) as progress:
+    with progress_bar(quiet, "pruning", "questions") as progress:
         results = evaluate_pruners(labelled, pruners, progress)
     _print(labelled, results, models)
     if output is not None:
@@ -101,17 +101,3 @@ def _print(labelled: SentenceDataset, results: Sequence[Result], models: Mapping
     for table in tables(results, models):
         console.print()
         console.print(table.rich())
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("pruning"), BarColumn(), MofNCompleteColumn(), TextColumn("questions"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pruning", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

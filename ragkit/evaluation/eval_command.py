@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ragkit.caches import cache_home
 from ragkit.errors import InputError
+from ragkit.progress import progress_bars
 from ragkit.terminal import printable
 
 if TYPE_CHECKING:
     from ragkit.chains.config import PipelineConfig
     from ragkit.evaluation.collection import Collection
-    from ragkit.evaluation.experiment import Progress
     from ragkit.evaluation.summary import SystemSummary
     from ragkit.evaluation.systems import Systems
-    from ragkit.store.store import Store
 
 
 def evaluate(
@@ -63,12 +62,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Measure what every stage of a pipeline is worth, and costs. An evaluation that was interrupted goes on where it was."""
+    from rich.progress import TimeRemainingColumn
+
     from ragkit.documents.provenance import content_id
     from ragkit.evaluation.collection import load_collection
     from ragkit.evaluation.eval_report import eval_report
     from ragkit.evaluation.experiment import ALONE, run_systems
     from ragkit.evaluation.finished import Finished
-    from ragkit.evaluation.indexed import published
+    from ragkit.evaluation.indexed import open_or_build, published
     from ragkit.evaluation.measures import MEASURES, parse_measures
     from ragkit.evaluation.runs import check_id, read_run, write_run
     from ragkit.evaluation.summary import as_json as described
@@ -95,11 +96,11 @@ def evaluate(
     for option, folder in (("--html", html and html.parent), ("--runs-out", runs_out)):
         if folder is not None:
             _make(folder, option)
-    home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragkit" / "eval"
-    with _progress(quiet) as progress:
+    home = cache or cache_home() / "eval"
+    with progress_bars(quiet, "left", TimeRemainingColumn()) as progress:
         systems = Systems(
             collection.digest if index is None else content_id(collection.digest, published(index)),
-            _opener(collection, home, index, language, progress("encoding", "documents")),
+            partial(open_or_build, collection, home, index, language, progress("encoding", "documents")),
             home / "answers.sqlite",
         )
         chosen = [systems.make(name, its) for name, its in (configs or _built_in(systems)).items()]
@@ -146,25 +147,6 @@ def _check_run(rankings: Mapping[str, Sequence[str]], collection: Collection, pa
         )
 
 
-def _opener(
-    collection: Collection, home: Path, index: Path | None, language: str | None, progress: Progress | None
-) -> Callable[[str | None], Store]:
-    from ragkit.encoders.languages import iso_code
-    from ragkit.evaluation.indexed import build_store, open_index
-
-    code = None if language is None else iso_code(language)
-
-    def opened(encoder: str | None) -> Store:
-        if index is None:
-            return build_store(collection, home, encoder=encoder, language=language or "english", progress=progress)
-        store = open_index(index, collection, encoder=encoder)
-        if code is not None and code != store.language:
-            raise InputError(f"--language: {index} was built for {store.language!r}, not {code!r}; leave one of the two out")
-        return store
-
-    return opened
-
-
 def _built_in(systems: Systems) -> dict[str, PipelineConfig]:
     from ragkit.evaluation.systems import built_in
 
@@ -185,22 +167,3 @@ def _print(collection: Collection, summaries: Sequence[SystemSummary], measures:
     for table in found:
         console.print()
         console.print(table.rich())
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, str], Progress | None]]:
-    """Makes a bar on stderr of what is done, and of what it counts."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda doing, what: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[what]}", TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
-
-        def bar(doing: str, what: str) -> Callable[[int, int], None]:
-            task = bars.add_task(doing, total=None, visible=False, what=what)
-            return lambda done, total: bars.update(task, completed=done, total=total, visible=True)
-
-        yield bar

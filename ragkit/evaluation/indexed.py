@@ -11,6 +11,7 @@ from langchain_core.documents import Document
 
 from ragkit.documents.provenance import content_id
 from ragkit.encoders.factory import EncoderLike
+from ragkit.encoders.languages import iso_code
 from ragkit.errors import InputError
 from ragkit.evaluation.collection import Collection
 from ragkit.evaluation.experiment import Progress
@@ -44,6 +45,27 @@ def build_store(
         store.upsert(documents[start : start + _AT_ONCE])
         if progress is not None:
             progress(min(start + _AT_ONCE, len(documents)), len(documents))
+    return store
+
+
+def open_or_build(
+    collection: Collection,
+    cache: str | Path,
+    index: str | Path | None,
+    language: str | None,
+    progress: Progress | None = None,
+    encoder: EncoderLike = None,
+) -> Store:
+    """See `open_index` where there is an `index`, else `build_store`, for English if no `language` is given.
+
+    Raises `InputError` if the index is for another language than the one given.
+    """
+    code = None if language is None else iso_code(language)
+    if index is None:
+        return build_store(collection, cache, encoder=encoder, language=language or "english", progress=progress)
+    store = open_index(index, collection, encoder=encoder)
+    if code is not None and code != store.language:
+        raise InputError(f"--language: {index} was built for {store.language!r}, not {code!r}; leave one of the two out")
     return store
 
 

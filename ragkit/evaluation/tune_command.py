@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ragkit.caches import cache_home
 from ragkit.errors import InputError
+from ragkit.progress import progress_bars
 
 if TYPE_CHECKING:
-    from ragkit.evaluation.collection import Collection
     from ragkit.evaluation.tuned import Row, Tuned
-    from ragkit.store.store import Store
 
 _TIMED = 10
 """Questions that every part is timed with."""
@@ -61,6 +58,7 @@ def tune(
 ) -> None:
     """Choose retriever, weights, depth, reranker and pruning threshold on labelled questions, and write them as a file."""
     from ragkit.evaluation.collection import load_collection
+    from ragkit.evaluation.indexed import open_or_build
     from ragkit.evaluation.tuned import Candidates
     from ragkit.evaluation.tuning import Goal
     from ragkit.evaluation.tuning_work import Workbench
@@ -68,8 +66,11 @@ def tune(
     if out.exists():
         raise InputError(f"--out: {out} exists; name another file, or delete it")
     collection = load_collection(dataset, split, limit)
-    home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragkit" / "eval"
-    with _progress(quiet) as bar, _store(collection, home, index, language, bar("encoding", "documents")) as store:
+    home = cache or cache_home() / "eval"
+    with (
+        progress_bars(quiet) as bar,
+        open_or_build(collection, home, index, language, bar("encoding", "documents")) as store,
+    ):
         candidates = Candidates(store.language, [_reranker(value) for value in reranker or []], depth or [10, 20, 50])
         bench = Workbench(
             store,
@@ -103,23 +104,6 @@ def _reranker(value: str) -> dict[str, str]:
     return {"type": kind, "model": model} if separator else {"type": kind}
 
 
-@contextmanager
-def _store(
-    collection: Collection, home: Path, index: Path | None, language: str | None, progress: Callable[[int, int], None] | None
-) -> Iterator[Store]:
-    from ragkit.encoders.languages import iso_code
-    from ragkit.evaluation.indexed import build_store, open_index
-
-    if index is None:
-        store = build_store(collection, home, language=language or "english", progress=progress)
-    else:
-        store = open_index(index, collection)
-        if language is not None and iso_code(language) != store.language:
-            raise InputError(f"--language: {index} was built for {store.language!r}; leave one of the two out")
-    with store:
-        yield store
-
-
 def _print(tuned: Tuned, questions: int, out: Path) -> None:
     from ragkit.evaluation.tables import Table, number
 
@@ -145,22 +129,3 @@ def _print(tuned: Tuned, questions: int, out: Path) -> None:
     for table in (front, chosen):
         console.print(table.rich())
     console.print(held_out, markup=False, highlight=False)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, str], Callable[[int, int], None] | None]]:
-    """Makes a bar on stderr of what is done, and of what it counts."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda doing, what: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[what]}", TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-
-        def bar(doing: str, what: str) -> Callable[[int, int], None]:
-            task = bars.add_task(doing, total=None, visible=False, what=what)
-            return lambda done, total: bars.update(task, completed=done, total=total, visible=True)
-
-        yield bar

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ragkit.progress import progress_bar
 
 if TYPE_CHECKING:
     from ragkit.evaluation.synthetic.asking import Asker
@@ -57,7 +56,7 @@ def make_queries(
     from ragkit.store.store import Store
 
     check_free(out)
-    with Store.open(directory, encoder=encoder) as store, _progress(quiet) as progress:
+    with Store.open(directory, encoder=encoder) as store, progress_bar(quiet, "writing", "questions") as progress:
         rarity = Rarity(store.snapshot)
         ask = _asker(rarity, model, prompt, cache or out / "answers.sqlite")
         retriever = HybridRetriever(store=store)
@@ -100,17 +99,3 @@ def _print(report: Report, out: Path, worth: str) -> None:
         f"{report.not_found} questions did not find their passage, {report.repeated} were repeats"
     )
     typer.echo(worth)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("writing"), BarColumn(), MofNCompleteColumn(), TextColumn("questions"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("writing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
