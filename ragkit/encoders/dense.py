@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ragkit.encoders.base import Progress, Vectors
+from ragkit.encoders.batches import run_batches
 from ragkit.encoders.dense_folder import Pooling, Tower, adjusted, as_poolings, read_towers
 from ragkit.encoders.folder import locate, model_name
 from ragkit.encoders.wordpieces import WordPieces
@@ -203,10 +204,17 @@ class DenseEncoder:
         """Add to each text's row of `out` the vectors of its windows, times their weights."""
         rows, owners, weights = self._rows(texts, tower)
         unfinished = np.bincount(owners, minlength=len(out))
-        for batch in equal_batches([len(row.ids) for row in rows], self._batch_tokens):
-            vectors = self._network(tower).encode([rows[i] for i in batch])[:, : tower.dimension]
+        from ragkit.encoders.network import device_type
+
+        network = self._network(tower)
+
+        def read(batch: list[int]) -> Vectors:
+            return network.encode([rows[i] for i in batch])
+
+        for batch, vectors in run_batches(read, [len(row.ids) for row in rows], self._batch_tokens, device_type(network)):
             batch_owners = [owners[i] for i in batch]
-            np.add.at(out, batch_owners, vectors * np.array([weights[i] for i in batch], np.float32)[:, None])
+            shares = np.array([weights[i] for i in batch], np.float32)
+            np.add.at(out, batch_owners, vectors[:, : tower.dimension] * shares[:, None])
             np.subtract.at(unfinished, batch_owners, 1)
             if progress:
                 progress(int((unfinished[np.unique(batch_owners)] == 0).sum()))
@@ -219,18 +227,6 @@ def split_windows(ids: list[int], size: int) -> list[list[int]]:
     if size < 1:
         raise InputError("max_length: leaves no room for text beside the prompt and the special tokens")
     return [ids[start : start + size] for start in range(0, len(ids), size)]
-
-
-def equal_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of rows, longest first, in batches whose padded size is at most `budget` (a longer row goes alone)."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _present(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -17,8 +16,6 @@ from ragkit.encoders.int8_bert import Int8Bert
 from ragkit.encoders.network import best_device, load_network, padded, reading
 from ragkit.encoders.pooling import pool
 from ragkit.errors import InputError, RagkitError
-
-_CACHED = 2048  # tokens that a CPU takes at once: what becomes of more of them does not stay in its cache
 
 
 class Row(NamedTuple):
@@ -46,11 +43,6 @@ class PooledNetwork(nn.Module):
     def encode(self, rows: Sequence[Row]) -> Vectors:
         """Vectors [len(rows), dimension] of rows of token ids, not normalised at the end."""
         device = next(self.backbone.parameters()).device
-        longest = max(len(row.ids) for row in rows)
-        size = max(1, _CACHED // longest) if device.type == "cpu" else len(rows)
-        return np.concatenate([self._encode(rows[at : at + size], device) for at in range(0, len(rows), size)])
-
-    def _encode(self, rows: Sequence[Row], device: torch.device) -> Vectors:
         ids = padded([row.ids for row in rows], device)
         attention = padded([[1] * len(row.ids) for row in rows], device)
         kept = padded([[0] * row.start + [1] * (len(row.ids) - row.start) for row in rows], device)

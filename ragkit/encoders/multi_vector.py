@@ -14,7 +14,8 @@ import numpy as np
 
 from ragkit.documents.spans import Span
 from ragkit.encoders.base import Progress, Vectors
-from ragkit.encoders.dense import equal_batches, split_windows
+from ragkit.encoders.batches import run_batches
+from ragkit.encoders.dense import split_windows
 from ragkit.encoders.folder import digest, locate, model_name
 from ragkit.encoders.model_files import read_json
 from ragkit.encoders.multi_vector_folder import TokenModel, read_token_model
@@ -281,11 +282,17 @@ class ColBERTEncoder:
     def _read(self, rows: Sequence[Row], owners: Sequence[int], count: int, progress: Progress | None) -> list[Vectors]:
         """The matrices of `count` texts from their rows."""
         from ragkit.encoders.multi_vector_network import token_vectors
+        from ragkit.encoders.network import device_type
 
         of_rows: list[Vectors] = [np.empty((0, self.dimension), np.float32)] * len(rows)
         unfinished = np.bincount(owners, minlength=count)
-        for batch in equal_batches([len(row.ids) for row in rows], self._batch_tokens):
-            for at, vectors in zip(batch, token_vectors(self._network(), [rows[at] for at in batch]), strict=True):
+        network = self._network()
+
+        def read(batch: list[int]) -> list[Vectors]:
+            return token_vectors(network, [rows[at] for at in batch])
+
+        for batch, matrices in run_batches(read, [len(row.ids) for row in rows], self._batch_tokens, device_type(network)):
+            for at, vectors in zip(batch, matrices, strict=True):
                 of_rows[at] = vectors
             batch_owners = [owners[at] for at in batch]
             np.subtract.at(unfinished, batch_owners, 1)

@@ -70,6 +70,11 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def device_type(network: torch.nn.Module) -> str:
+    """Where a network is: "cuda", "mps" or "cpu"."""
+    return next(network.parameters()).device.type
+
+
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     """Rows of different lengths as one [rows, longest] int64 tensor, filled up with zeros."""
     filled = np.zeros((len(rows), max(map(len, rows))), np.int64)

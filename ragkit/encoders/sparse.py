@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.encoders.base import Progress
-from ragkit.encoders.dense import equal_batches, split_windows
+from ragkit.encoders.batches import run_batches
+from ragkit.encoders.dense import split_windows
 from ragkit.encoders.folder import digest, locate, model_name
 from ragkit.encoders.model_files import read_json
 from ragkit.encoders.sparse_folder import Activation, Side, TermPooling, idf_side, read_sides
@@ -235,14 +236,19 @@ class SparseEncoder:
 
     def _expand(self, texts: Sequence[str], side: Side, terms: TermVocabulary, progress: Progress | None) -> list[Row]:
         """The terms that a network gives to texts, and those that they consist of, special ones included."""
+        from ragkit.encoders.network import device_type
         from ragkit.encoders.sparse_heads import weigh
 
         split = terms.pieces.split_prompt(texts, side.prompt)
         spans, owners = self._spans(split, side, terms.pieces)
         found: list[list[Row]] = [[] for _ in texts]
         unfinished = np.bincount(owners, minlength=len(texts))
-        for batch in equal_batches([len(span.ids) for span in spans], self._batch_tokens):
-            weighed = weigh(self._network(side), [spans[i] for i in batch], side, terms.continuations)
+        network = self._network(side)
+
+        def read(batch: list[int]) -> list[Row]:
+            return weigh(network, [spans[i] for i in batch], side, terms.continuations)
+
+        for batch, weighed in run_batches(read, [len(span.ids) for span in spans], self._batch_tokens, device_type(network)):
             for i, row in zip(batch, weighed, strict=True):
                 found[owners[i]].append(row)
                 unfinished[owners[i]] -= 1

@@ -11,13 +11,13 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ragkit.encoders.dense import equal_batches
+from ragkit.encoders.batches import run_batches
 from ragkit.encoders.folder import locate
 from ragkit.encoders.pairs import PairTokenizer
 from ragkit.errors import InputError, RagkitError
 from ragkit.provence.family import Family
 from ragkit.provence.memo import Known, Memo
-from ragkit.provence.pair import Judged, Network, Pair
+from ragkit.provence.pair import Judged, Logits, Network, Pair
 from ragkit.provence.windows import cut, merge, normalized
 
 SHIPPED = Path(__file__).parents[1] / "models" / "provence-minilm"
@@ -39,14 +39,17 @@ class ProvenceModel:
     light of the others that it is given for the question. May be used from several threads.
     """
 
-    def __init__(self, network: Network, family: Family, tokenizer: PairTokenizer, *, batch_tokens: int = 8192) -> None:
-        """`tokenizer` makes the windows that `network` reads; `from_pretrained` puts the three together."""
+    def __init__(
+        self, network: Network, family: Family, tokenizer: PairTokenizer, *, batch_tokens: int = 8192, device: str = "cpu"
+    ) -> None:
+        """`tokenizer` makes the windows that `network` reads on `device`; `from_pretrained` puts them together."""
         if batch_tokens < 1:
             raise InputError(f"batch_tokens: must be at least 1, not {batch_tokens}")
         self.family = family
         self._network = network
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
+        self._device = device
         self._memo = Memo()
 
     def __repr__(self) -> str:
@@ -96,7 +99,7 @@ class ProvenceModel:
         if max_length is not None and max_length > family.max_length:
             raise InputError(f"max_length: {family.name} takes at most {family.max_length} tokens, not {max_length}")
         tokenizer = PairTokenizer(folder, max_length or family.max_length, "reranking and pruning")
-        return cls(network, family, tokenizer, batch_tokens=batch_tokens)
+        return cls(network, family, tokenizer, batch_tokens=batch_tokens, device=device)
 
     def judge(self, pairs: Sequence[Pair], *, batch_tokens: int | None = None) -> list[Judged]:
         """A judgement of each pair; those that have the same question were found together. See `judge_groups`."""
@@ -142,8 +145,12 @@ class ProvenceModel:
         windows = [window for its_windows in per_pair for window in its_windows]
         rank = np.zeros(len(windows))
         keep = [np.empty(0, np.float32)] * len(windows)
-        for batch in equal_batches([len(window.ids) for window in windows], batch_tokens):
-            logits = self._network([windows[i] for i in batch])
+        lengths = [len(window.ids) for window in windows]
+
+        def read(batch: list[int]) -> Logits:
+            return self._network([windows[i] for i in batch])
+
+        for batch, logits in run_batches(read, lengths, batch_tokens, self._device):
             rank[batch] = logits.rank
             for i, its_keep in zip(batch, logits.keep, strict=True):
                 keep[i] = its_keep

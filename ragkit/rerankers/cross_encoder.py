@@ -12,7 +12,6 @@ from pydantic import Field, PrivateAttr
 
 from ragkit.compressor import Task
 from ragkit.documents.provenance import passage_text
-from ragkit.encoders.dense import equal_batches
 from ragkit.encoders.folder import locate
 from ragkit.indexes.base import Scores
 from ragkit.rerankers.base import Reranker
@@ -51,8 +50,7 @@ class CrossEncoderReranker(Reranker):
         best = np.full(len(pairs), -np.inf)
         for start in range(0, len(pairs), _CHUNK):
             windows, owners = model.windows(pairs[start : start + _CHUNK])
-            for batch in equal_batches([len(window.ids) for window in windows], self.batch_tokens):
-                logits = model.logits([windows[i] for i in batch])
+            for batch, logits in model.batches(windows, self.batch_tokens):
                 # not fmax: a NaN must be seen, not skipped
                 np.maximum.at(best, [start + owners[i] for i in batch], logits)
         if self.activation == "sigmoid":

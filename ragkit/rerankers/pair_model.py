@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ragkit.encoders.batches import run_batches
 from ragkit.encoders.folder import longest_input
-from ragkit.encoders.network import load_network, padded
+from ragkit.encoders.network import device_type, load_network, padded
 from ragkit.encoders.pairs import PairTokenizer
 from ragkit.errors import InputError
 from ragkit.indexes.base import Scores
@@ -46,6 +47,14 @@ class PairModel:
         runs = self._tokenizer.encode([(question, passage) for question, (_, passage) in zip(questions, pairs, strict=True)])
         owners = [owner for owner, its_runs in enumerate(runs) for _ in its_runs]
         return [run for its_runs in runs for run in its_runs], owners
+
+    def batches(self, windows: Sequence[Any], batch_tokens: int) -> Iterator[tuple[list[int], Scores]]:
+        """Indices of windows, and their logits, by batches of at most so many tokens; see `run_batches`."""
+
+        def read(batch: list[int]) -> Scores:
+            return self.logits([windows[i] for i in batch])
+
+        return run_batches(read, [len(window.ids) for window in windows], batch_tokens, device_type(self._network))
 
     def logits(self, windows: Sequence[Any]) -> Scores:
         """One logit per window, float64 [n]; for two outputs the difference of the second and the first."""

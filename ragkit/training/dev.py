@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ragkit.encoders.dense import equal_batches
+from ragkit.encoders.batches import equal_batches
 from ragkit.evaluation.pruning import Scored, ScoredPassage, gold_first, measure, ranking, threshold_for
 from ragkit.provence.marked import MarkedBert, unit_means
 from ragkit.provence.own import collate

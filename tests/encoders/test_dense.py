@@ -21,7 +21,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from ragkit.encoders.base import Encoder
-from ragkit.encoders.dense import DenseEncoder, equal_batches
+from ragkit.encoders.dense import DenseEncoder
 from ragkit.encoders.dense_folder import Pooling
 from ragkit.encoders.folder import DEFAULT_MODEL
 from ragkit.errors import InputError, RagkitError
@@ -139,15 +139,6 @@ def test_a_model_without_special_tokens_takes_an_empty_text(tmp_path: Path) -> N
 async def test_async(tiny: Path) -> None:
     encoder = DenseEncoder(tiny)
     np.testing.assert_allclose(await encoder.aencode_queries(["w1 w2"]), encoder.encode_queries(["w1 w2"]), atol=1e-6)
-
-
-def test_batches_keep_their_budget() -> None:
-    lengths = random.Random(2).choices(range(1, 50), k=200)
-    batches = list(equal_batches(lengths, 100))
-    assert sorted(i for batch in batches for i in batch) == list(range(200))
-    assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in batches)
-    assert list(equal_batches([500], 100)) == [[0]]
-    assert list(equal_batches([], 100)) == []
 
 
 def test_token_starts(tiny: Path) -> None:
