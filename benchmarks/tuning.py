@@ -39,14 +39,14 @@ from ragkit.rerankers.provence import ProvenceReranker
 RESULTS = ROOT / "benchmarks" / "results" / "tuning.md"
 CACHE = ROOT / ".cache" / "benchmarks"
 FIGURES = CACHE / "tuning.json"
-DEPTHS = (10, 20)
+DEPTHS = (10, 20, 30, 40)
 
 
 class Remembered(ProvenceModel):
     """The packaged model; what it has judged is kept in a file, so that a run that was interrupted goes on."""
 
-    def __init__(self, path: Path) -> None:
-        self._inner, self._path = ProvenceModel.from_pretrained(), path
+    def __init__(self, path: Path, dtype: str | None = None) -> None:
+        self._inner, self._path = ProvenceModel.from_pretrained(dtype=dtype), path
         self.family = self._inner.family
         self._known: dict[str, Judged] = {}
         for line in path.read_text().splitlines() if path.exists() else []:
@@ -87,22 +87,23 @@ def _some(collection: Collection, count: int, half: int | None = None) -> Collec
     return replace(collection, queries={id_: collection.queries[id_] for id_ in ids})
 
 
-def bench(store: Store, collection: Collection, model: ProvenceModel) -> Workbench:
-    """The shared work, with the packaged model for both stages."""
-    rerankers = {"provence-reranker": ProvenceReranker(model=model)}
+def bench(store: Store, collection: Collection, name: str) -> Workbench:
+    """The shared work, with the packaged model for both stages, as it is and in 8-bit integers."""
+    model, fast = Remembered(CACHE / f"tuning-{name}.jsonl"), Remembered(CACHE / f"tuning-{name}-int8.jsonl", "int8")
+    rerankers = {"provence-reranker": ProvenceReranker(model=model), "provence-reranker int8": ProvenceReranker(model=fast)}
     return Workbench(store, collection, rerankers=rerankers, pruner=ProvencePruner(model=model))
 
 
 def measure(name: str, tune: int, report: int, timed: int) -> dict[str, Any]:
     """Tune on one part, report on the other."""
-    store, model = Store.open(CACHE / name), Remembered(CACHE / f"tuning-{name}.jsonl")
+    store = Store.open(CACHE / name)
     train, test = parts(name, tune, report)
     candidates = Candidates(store.language, [], DEPTHS)
     costs = candidates.costs(train, store, timed)
-    work = bench(store, train, model)
+    work = bench(store, train, name)
     tuned = candidates.choose(work, costs, Goal(ms=costs[candidates.default].ms), 0.95)
     print(f"{name}: {tuned.setting.name}, {tuned.config}")
-    held = bench(store, test, model)
+    held = bench(store, test, name)
     weights = tuned.config.retriever.get("weights")
     pruners = {stage["type"]: stage for stage in tuned.config.stages}
     threshold = pruners.get("provence", {}).get("threshold")

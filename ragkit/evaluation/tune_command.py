@@ -42,7 +42,7 @@ def tune(
         typer.Option(metavar="TYPE[=MODEL]", help="Another reranker to try, such as cross-encoder=FOLDER; may be repeated."),
     ] = None,
     depth: Annotated[
-        list[int] | None, typer.Option(min=1, help="How many passages to rerank; may be repeated. Default: 10, 20 and 50.")
+        list[int] | None, typer.Option(min=1, help="How many passages to rerank; may be repeated. Default: 10, 20, 30 and 50.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=3, help="Only that many questions, from the start; default: all.")] = None,
     language: Annotated[
@@ -71,7 +71,7 @@ def tune(
         progress_bars(quiet) as bar,
         open_or_build(collection, home, index, language, bar("encoding", "documents")) as store,
     ):
-        candidates = Candidates(store.language, [_reranker(value) for value in reranker or []], depth or [10, 20, 50])
+        candidates = Candidates(store.language, [_reranker(value) for value in reranker or []], depth or [10, 20, 30, 50])
         bench = Workbench(
             store,
             collection,

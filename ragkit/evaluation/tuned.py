@@ -36,7 +36,7 @@ from ragkit.store.store import Store
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Of the pruner."""
-_BLENDS = (0.0, 0.3, 0.5, 0.7)
+_BLENDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 _RERANKED = ("hybrid", "rrf", "fitted")  # one half alone is not noticeably cheaper, beside a reranker
 
 
@@ -90,7 +90,8 @@ class Tuned(NamedTuple):
 class Candidates:
     """Everything that may be chosen for text in `language` (ISO code): settings of the default pipeline's parts.
 
-    `rerankers` are configurations by the name of their type, as in a pipeline's file.
+    `rerankers` are configurations by the name of their type, as in a pipeline's file. Where this machine can run ragkit's own in
+    8-bit integers, which reads more passages in the same time, other depths than the default's are tried with these only.
     """
 
     def __init__(self, language: str | None, rerankers: Sequence[Mapping[str, Any]], depths: Sequence[int]) -> None:
@@ -99,12 +100,19 @@ class Candidates:
         self._k, size = config.k, int(config.retriever["k"])
         stages = {str(stage["type"]): stage for stage in config.stages}
         self.rerankers = {name: stage for name, stage in stages.items() if name.endswith("reranker")}
+        fast = {f"{name} int8": {**stage, "dtype": "int8"} for name, stage in self._in_int8().items()}
+        self.rerankers |= fast
         self.rerankers |= {str(stage["type"]): dict(stage) for stage in rerankers}
         self.pruner = next((stage for name, stage in stages.items() if name in ("provence", "extractive")), None)
         weight = float(stages.get("blend", {}).get("weight", 0.0))
         self.default = Setting("hybrid", next((name for name in stages if name in self.rerankers), None), size, weight)
-        reranked = product(_RERANKED, self.rerankers, sorted({*depths, size}), sorted({*_BLENDS, weight}))
-        self.settings = [*(Setting(way, None, size) for way in WAYS), *(Setting(*parts) for parts in reranked)]
+        reranked = [
+            Setting(*parts)
+            for name in self.rerankers
+            for its_depths in [{size} if f"{name} int8" in fast else {*depths, size}]
+            for parts in product(_RERANKED, [name], sorted(its_depths), sorted({*_BLENDS, weight}))
+        ]
+        self.settings = [*(Setting(way, None, size) for way in WAYS), *reranked]
 
     @property
     def default_config(self) -> PipelineConfig:
@@ -121,7 +129,21 @@ class Candidates:
         stages: list[dict[str, Any]] = [] if setting.reranker is None else [dict(self.rerankers[setting.reranker])]
         if setting.weight:
             stages.append({"type": "blend", "weight": setting.weight})
-        return PipelineConfig(retriever=retriever, stages=[*stages, *([dict(pruner)] if pruner else [])], k=self._k)
+        if pruner is not None:
+            # of one dtype, the two share their pass
+            shared = {key: value for stage in stages[:1] for key, value in stage.items() if key == "dtype"}
+            stages.append({**pruner, **(shared if pruner["type"] == "provence" else {})})
+        return PipelineConfig(retriever=retriever, stages=stages, k=self._k)
+
+    def _in_int8(self) -> dict[str, dict[str, Any]]:
+        from ragkit.encoders.int8 import check_int8
+        from ragkit.encoders.network import best_device
+
+        try:
+            check_int8(best_device())
+        except InputError:
+            return {}
+        return {name: stage for name, stage in self.rerankers.items() if name == "provence-reranker"}
 
     def build_rerankers(self, store: Store) -> dict[str, Reranker]:
         """Every reranker, by name. Raises `InputError`, naming it, for one that is unknown, incomplete or something else."""

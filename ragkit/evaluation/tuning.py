@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 _ERRORS = 2.0
 """With one standard error, every twentieth choice on 30 to 100 training questions of scifact and squad lost more than .005
-nDCG@10 on the other training questions; with two, fewer than one in a hundred."""
+nDCG@10 on the other training questions; with two, fewer than one in a hundred. For fewer questions see `errors_needed`."""
 
 
 class Costed(Protocol):
@@ -72,8 +72,9 @@ def choose(options: Sequence[Option], default: Option, goal: Goal, *, folds: int
     """The option with the highest mean value of those that the goal allows, if that choice holds; else the default.
 
     The choice is repeated without each fold (question i is in fold i modulo `folds`) and judged by the questions of the fold. It
-    holds if these gain more than two standard errors over the default. Of equally good options the cheapest is taken. A default
-    that the goal does not allow is never chosen. Raises `InputError` if it allows nothing, or for fewer than two questions.
+    holds if these gain more than two standard errors over the default, and somewhat more where they are few. Of equally good
+    options the cheapest is taken. A default that the goal does not allow is never chosen. Raises `InputError` if it allows
+    nothing, or for fewer than two questions.
     """
     allowed = sorted((option for option in options if goal.allows(option)), key=lambda option: (option.calls, option.ms))
     if not allowed:
@@ -95,9 +96,17 @@ def choose(options: Sequence[Option], default: Option, goal: Goal, *, folds: int
     values = [option.values(everything) for option in allowed]
     means = np.array([its_values.mean() for its_values in values])
     at = int(np.argmax(means > means.max() - 1e-12))
-    if goal.allows(default) and gain <= _ERRORS * error:
+    if goal.allows(default) and gain <= errors_needed(len(differences)) * error:
         return Choice(default, float(default.values(everything).mean()), gain, error)
     return Choice(allowed[at], float(means[at]), gain, error)
+
+
+def errors_needed(questions: int) -> float:
+    """Standard errors that mean of so few questions what `_ERRORS` mean of many.
+
+    Student's quantile, to the first term of Fisher's expansion (1925).
+    """
+    return _ERRORS + (_ERRORS**3 + _ERRORS) / (4 * (questions - 1))
 
 
 def _best(values: Sequence[Floats], questions: Ints) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from langchain_core.documents import Document
 from pydantic import Field, PrivateAttr, model_validator
@@ -19,14 +19,17 @@ from ragkit.provence.titles import name_of, title_of
 
 
 class ProvenceStage(Compressor):
-    """A stage that asks a Provence model. Stages of equal `model`, `device` and `max_length` share it: a passage that a reranker
-    has scored costs a pruner behind it nothing.
+    """A stage that asks a Provence model. Stages of equal `model`, `device`, `dtype` and `max_length` share it: a passage that a
+    reranker has scored costs a pruner behind it nothing.
     """
 
     model: str | Path | ProvenceModel | None = None
     """A folder, a hub name or a loaded model; None is ragkit's own."""
     device: str | None = None
     """None is a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
+    """Of the weights; None is what suits the device. "int8" is for ragkit's own model on x86 processors: about 1.6 times as fast
+    as float32, and one sentence in two hundred is judged otherwise (benchmarks/results/provence.md)."""
     max_length: int | None = Field(default=None, ge=16)
     """Tokens of a window: question, title, passage and special tokens; None is what the model was trained on."""
     batch_tokens: int | None = Field(default=None, gt=0)
@@ -39,7 +42,7 @@ class ProvenceStage(Compressor):
     @model_validator(mode="after")
     def _loaded_models_are_set_up(self) -> Self:
         if isinstance(self.model, ProvenceModel):
-            for field in ("device", "max_length"):
+            for field in ("device", "dtype", "max_length"):
                 if getattr(self, field) is not None:
                     raise ValueError(f"{field}: the model is loaded already; give it to ProvenceModel.from_pretrained")
         return self
@@ -48,9 +51,9 @@ class ProvenceStage(Compressor):
         """The model, loaded at the first call."""
         if isinstance(self.model, ProvenceModel):
             return self.model
-        wanted = (self.model, self.device, self.max_length)
+        wanted = (self.model, self.device, self.dtype, self.max_length)
         if self._loaded is None or self._loaded[0] != wanted:
-            model = ProvenceModel.from_pretrained(self.model, device=self.device, max_length=self.max_length)
+            model = ProvenceModel.from_pretrained(self.model, device=self.device, dtype=self.dtype, max_length=self.max_length)
             self._loaded = (wanted, model)
         return self._loaded[1]
 

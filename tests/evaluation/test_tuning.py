@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragkit import InputError
-from ragkit.evaluation.tuning import Goal, Marked, Option, choose, choose_threshold, evidence_kept, pareto
+from ragkit.evaluation.tuning import Goal, Marked, Option, choose, choose_threshold, errors_needed, evidence_kept, pareto
 
 
 class Point(NamedTuple):
@@ -123,3 +123,9 @@ def test_the_threshold_keeps_what_was_asked_for_without_any_fold() -> None:
     assert choose_threshold(questions[-1:], [0.4], 0.5) is None
     assert choose_threshold([[Marked([], [(0, 1)], np.ones(1))]], thresholds, 0.5) is None
     assert np.isnan(evidence_kept([], [0.5])).all()
+
+
+@pytest.mark.parametrize("questions", [15, 26, 50, 300])
+def test_few_questions_need_more_standard_errors_as_student_has_it(questions: int) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="needs scipy")
+    assert errors_needed(questions) == pytest.approx(stats.t.isf(stats.norm.sf(2), questions - 1), abs=0.02)

@@ -123,7 +123,7 @@ def test_evidence_is_marked_in_the_passages_of_questions_that_have_some(store: S
 def test_a_reranker_that_is_right_is_chosen_and_one_that_is_wrong_is_dropped(store: Store, collection: Collection) -> None:
     some = candidates()
     for sign, ways in ((1.0, {"hybrid", "rrf", "fitted"}), (-1.0, set(WAYS))):
-        bench = Workbench(store, collection, rerankers={"provence-reranker": Oracle(sign=sign)}, pruner=FirstSentence())
+        bench = Workbench(store, collection, rerankers=dict.fromkeys(some.rerankers, Oracle(sign=sign)), pruner=FirstSentence())
         tuned = some.choose(bench, flat(some), Goal(ms=100), 0.9)
         assert tuned.setting.way in ways
         assert (tuned.setting.reranker is None) == (sign < 0)
@@ -141,7 +141,7 @@ def test_the_default_is_among_the_candidates_and_stays_where_nothing_is_known_to
     assert some.default == Setting("hybrid", "provence-reranker", 20, 0.5)
     assert some.default in some.settings
     assert some.default_config.retriever == {"type": "hybrid", "k": 20}
-    same = Workbench(store, collection, rerankers={"provence-reranker": Oracle()})
+    same = Workbench(store, collection, rerankers=dict.fromkeys(some.rerankers, Oracle()))
     tuned = some.choose(same, flat(some), Goal(), 0.95)
     assert tuned.choice.value >= tuned.default.value
     assert tuned.config.stages[-1]["threshold"] == 0.3  # no evidence is known: as it was
@@ -151,6 +151,20 @@ def test_the_default_is_among_the_candidates_and_stays_where_nothing_is_known_to
     german = Candidates("de", [], [])
     assert german.default == Setting("hybrid", None, 20)
     assert german.rerankers == {}
+
+
+def test_a_pruner_has_the_dtype_of_its_reranker_so_that_they_share_their_pass() -> None:
+    some = candidates()
+    depths = {name: {setting.depth for setting in some.settings if setting.reranker == name} for name in some.rerankers}
+    if depths == {"provence-reranker": {5, 20}}:
+        pytest.skip("no 8-bit integers on this machine")
+    assert depths == {"provence-reranker": {20}, "provence-reranker int8": {5, 20}}
+    stages = some.config(Setting("hybrid", "provence-reranker int8", 5, 0.3), None, some.pruner).stages
+    assert stages == [
+        {"type": "provence-reranker", "dtype": "int8"},
+        {"type": "blend", "weight": 0.3},
+        {"type": "provence", "threshold": 0.3, "dtype": "int8"},
+    ]
 
 
 def test_too_few_questions(store: Store, collection: Collection) -> None:

@@ -146,7 +146,9 @@ def test_fields_may_be_changed_after_the_first_call(make_provence: Any, monkeypa
         reranker.compress_documents(documents(WORDS), "q")
     reranker.model_copy(update={"model": "two"}).compress_documents(documents(WORDS), "q")
     reranker.model_copy(update={"top_k": 2}).compress_documents(documents(WORDS), "q")
-    assert loaded == [("one", {"device": None, "max_length": 64}), ("two", {"device": None, "max_length": 64})]
+    reranker.model_copy(update={"dtype": "int8"}).compress_documents(documents(WORDS), "q")
+    settings = {"device": None, "dtype": None, "max_length": 64}
+    assert loaded == [("one", settings), ("two", settings), ("one", {**settings, "dtype": "int8"})]
 
 
 def test_nothing_is_loaded_for_no_documents() -> None:
