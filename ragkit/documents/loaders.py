@@ -49,6 +49,8 @@ def load_bytes(data: bytes, path: Path, *, text_field: str = "text") -> tuple[li
 def read_file(path: Path) -> bytes:
     """The content of a regular file. Raises `UnreadableFile` with the reason if it cannot be had."""
     name = os.path.abspath(path)
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        raise UnreadableFile(name, "its name is not UTF-8, so nothing could refer to it; rename it")
     try:
         mode = os.stat(path).st_mode
         # opening a pipe would wait for a writer

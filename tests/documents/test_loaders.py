@@ -269,3 +269,12 @@ def test_closed_folder_is_reported(tmp_path):
         assert "denied" in reason(closed) or "directory" in reason(closed)
     finally:
         closed.chmod(0o700)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_file_whose_name_is_not_utf8_is_reported(tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    with open(name, "w") as file:
+        file.write("Some text.")
+    with pytest.raises(UnreadableFile, match=r"its name is not UTF-8.*rename it"):
+        load(type(tmp_path)(os.fsdecode(name)))
