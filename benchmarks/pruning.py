@@ -15,10 +15,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ragkit.evaluation.command import baseline_pruners, data_folder, model_pruners
-from ragkit.evaluation.compare import Result, evaluate_pruners, summarise
+from ragkit.evaluation.datasets import data_folder
+from ragkit.evaluation.pruner_command import baseline_pruners, model_pruners
+from ragkit.evaluation.pruner_comparison import Result, evaluate_pruners, summarise
+from ragkit.evaluation.pruner_report import markdown, tables
 from ragkit.evaluation.pruning import recall_at
-from ragkit.evaluation.report import markdown, tables
 from ragkit.evaluation.sentences import SentenceDataset, load_sentences
 from ragkit.evaluation.tables import Table, number
 

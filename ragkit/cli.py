@@ -15,8 +15,8 @@ from typer.exceptions import TyperException
 
 from ragkit.care.command import tidy
 from ragkit.errors import InputError, RagkitError
-from ragkit.evaluation.command import eval_pruner
 from ragkit.evaluation.eval_command import evaluate
+from ragkit.evaluation.pruner_command import eval_pruner
 from ragkit.evaluation.synthetic.command import make_queries
 from ragkit.evaluation.tune_command import tune
 from ragkit.progress import progress_bar

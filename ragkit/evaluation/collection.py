@@ -16,8 +16,7 @@ from langchain_core.documents import Document
 from ragkit.documents.provenance import provenance
 from ragkit.documents.spans import Span
 from ragkit.errors import InputError
-from ragkit.evaluation.command import data_folder
-from ragkit.evaluation.datasets import load_dataset, read_jsonl
+from ragkit.evaluation.datasets import data_folder, load_dataset, read_jsonl
 from ragkit.evaluation.sentences import load_sentences
 
 _PREFERRED = ("test", "dev")

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ class Dataset:
     documents: list[Document]
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
+
+
+def data_folder(dataset: str) -> Path:
+    """The folder of that path, or of that name below $RAGKIT_DATA. Raises `InputError` if there is neither."""
+    home = os.environ.get("RAGKIT_DATA")
+    for folder in (Path(dataset), *([Path(home) / dataset] if home else [])):
+        if folder.is_dir():
+            return folder
+    known = f"nor one below RAGKIT_DATA ({home})" if home else "and RAGKIT_DATA, below which it could be, is not set"
+    raise InputError(f"DATASET: {dataset} is no folder, {known}")
 
 
 def load_dataset(folder: str | Path, split: str = "test") -> Dataset:

@@ -21,12 +21,13 @@ from ragkit.cli import app
 from ragkit.compressor import Task
 from ragkit.documents.provenance import passage_text
 from ragkit.errors import MissingExtraError
-from ragkit.evaluation import command
+from ragkit.evaluation import pruner_command
 from ragkit.evaluation.baselines import KeepAll, Lead, Random
-from ragkit.evaluation.compare import evaluate_pruners
 from ragkit.evaluation.curve import draw_curves
+from ragkit.evaluation.datasets import data_folder
 from ragkit.evaluation.once import EncodeOnce
-from ragkit.evaluation.report import headline, tables, write_report
+from ragkit.evaluation.pruner_comparison import evaluate_pruners
+from ragkit.evaluation.pruner_report import headline, tables, write_report
 from ragkit.evaluation.sentences import load_sentences
 from ragkit.pruners.base import Judgement, Pruner
 
@@ -171,11 +172,11 @@ def test_the_number_of_questions_can_be_limited(folder: Path) -> None:
 def test_a_dataset_that_is_not_there_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAGKIT_DATA", raising=False)
     with pytest.raises(InputError, match=r"DATASET: absent is no folder, and RAGKIT_DATA, .* is not set"):
-        command.data_folder("absent")
+        data_folder("absent")
     monkeypatch.setenv("RAGKIT_DATA", str(folder.parent))
     with pytest.raises(InputError, match="DATASET: absent is no folder, nor one below RAGKIT_DATA"):
-        command.data_folder("absent")
-    assert command.data_folder("tiny") == folder
+        data_folder("absent")
+    assert data_folder("tiny") == folder
 
 
 @pytest.mark.usefixtures("offline")
@@ -189,7 +190,7 @@ def test_a_split_that_is_not_there_is_named(folder: Path) -> None:
 @pytest.mark.usefixtures("offline")
 def test_a_missing_library_is_said_before_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr("ragkit.evaluation.compare.evaluate_pruners", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("ragkit.evaluation.pruner_comparison.evaluate_pruners", lambda *_: pytest.fail("it ran"))
     done = run(folder, "--output", tmp_path / "out")
     assert isinstance(done.exception, MissingExtraError)
     assert "pip install 'ragkit[eval]'" in str(done.exception)
@@ -206,13 +207,13 @@ def test_people_see_a_bar_and_tables(folder: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(sys, stream, Terminal())
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
-    command.eval_pruner(str(folder), baselines=False)
+    pruner_command.eval_pruner(str(folder), baselines=False)
     shown, bar = sys.stdout.getvalue(), sys.stderr.getvalue()  # type: ignore[attr-defined]
     assert "tiny dev: 2 questions" in shown
     assert "As configured" in shown
     assert "| ---" not in shown
     assert "2/2" in bar
-    command.eval_pruner(str(folder), baselines=False, quiet=True)
+    pruner_command.eval_pruner(str(folder), baselines=False, quiet=True)
     assert sys.stderr.getvalue() == bar  # type: ignore[attr-defined]
 
 
@@ -235,7 +236,7 @@ def test_pruners_are_run_as_they_are_and_left_alone(folder: Path) -> None:
 def test_many_questions_go_through_in_chunks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load_sentences(folder)
     expected = evaluate_pruners(dataset, {"bm25": ExtractivePruner(scorer="bm25")})[0]
-    monkeypatch.setattr("ragkit.evaluation.compare._CHUNK", 1)
+    monkeypatch.setattr("ragkit.evaluation.pruner_comparison._CHUNK", 1)
     told: list[int] = []
     found = evaluate_pruners(dataset, {"bm25": ExtractivePruner(scorer="bm25")}, lambda done, total: told.append(done))[0]
     assert told == [1, 2]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.evaluation.compare import SHARE, Result
 from ragkit.evaluation.curve import draw_curves
+from ragkit.evaluation.pruner_comparison import SHARE, Result
 from ragkit.evaluation.pruning import Floats, Point, quantiles, recall_at, sweep
 from ragkit.evaluation.sentences import SentenceDataset
 from ragkit.evaluation.tables import Table, number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragkit.errors import InputError
 from ragkit.progress import progress_bar
 from ragkit.terminal import printable
 
 if TYPE_CHECKING:
-    from ragkit.evaluation.compare import Result
+    from ragkit.evaluation.pruner_comparison import Result
     from ragkit.evaluation.sentences import SentenceDataset
     from ragkit.pruners.base import Pruner
 
@@ -34,9 +32,10 @@ def eval_pruner(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Measure how much gold evidence a pruner keeps for how much text it removes."""
-    from ragkit.evaluation.compare import evaluate_pruners
     from ragkit.evaluation.curve import load_matplotlib
-    from ragkit.evaluation.report import write_report
+    from ragkit.evaluation.datasets import data_folder
+    from ragkit.evaluation.pruner_comparison import evaluate_pruners
+    from ragkit.evaluation.pruner_report import write_report
     from ragkit.evaluation.sentences import load_sentences
 
     if output is not None:
@@ -49,16 +48,6 @@ def eval_pruner(
     _print(labelled, results, models)
     if output is not None:
         write_report(labelled, results, models, output)
-
-
-def data_folder(dataset: str) -> Path:
-    """The folder of that path, or of that name below $RAGKIT_DATA. Raises `InputError` if there is neither."""
-    home = os.environ.get("RAGKIT_DATA")
-    for folder in (Path(dataset), *([Path(home) / dataset] if home else [])):
-        if folder.is_dir():
-            return folder
-    known = f"nor one below RAGKIT_DATA ({home})" if home else "and RAGKIT_DATA, below which it could be, is not set"
-    raise InputError(f"DATASET: {dataset} is no folder, {known}")
 
 
 def model_pruners(models: list[str]) -> dict[str, Pruner]:
@@ -89,7 +78,7 @@ def baseline_pruners() -> dict[str, Pruner]:
 
 
 def _print(labelled: SentenceDataset, results: Sequence[Result], models: Mapping[str, Pruner]) -> None:
-    from ragkit.evaluation.report import headline, markdown, tables
+    from ragkit.evaluation.pruner_report import headline, markdown, tables
 
     if not sys.stdout.isatty():
         sys.stdout.write(printable(markdown(labelled, results, models)))
