@@ -10,8 +10,9 @@
     max_tokens: 800
     max_passages: 5
 
-Beside `type`, a component takes the fields of its class, with the same names and checks. The `llm` of a
-retriever or reranker is the folder or hub name of a model to run locally; one with a chat model is built in Python.
+Beside `type`, a component takes the fields of its class, with the same names and checks; a retriever over others has these
+inside it, as in `{type: multi-hop, retriever: {type: bm25}}`. The `llm` of a retriever or reranker is the folder or hub name
+of a model to run locally; one with a chat model is built in Python.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ STAGES = {
     "tournament": "ragkit.rerankers.tournament:TournamentReranker",
 }
 
+_DEEPEST = 5  # a YAML file may refer to itself
+
 P = TypeVar("P", bound="Pipeline")
 
 
@@ -112,12 +115,26 @@ def build_pipeline(kind: type[P], config: PipelineConfig, store: Store | str | P
         if isinstance(stage, ExtractivePruner) and stage.encoder is None:
             stage.encoder = opened.encoder
     return kind(
-        retriever=_component("retriever", config.retriever, RETRIEVERS, store=opened),
+        retriever=_retriever("retriever", config.retriever, opened),
         stages=stages,
         k=config.k,
         max_tokens=config.max_tokens,
         max_passages=config.max_passages,
     )
+
+
+def _retriever(field: str, settings: Mapping[str, Any], store: Any) -> Any:
+    if field.count("retriever") > _DEEPEST:
+        raise InputError(f"config: {field} is inside of too many others; nest at most {_DEEPEST}")
+    inner = dict(settings)
+    if isinstance(inner.get("retriever"), Mapping):
+        inner["retriever"] = _retriever(f"{field}.retriever", inner["retriever"], store)
+    if isinstance(inner.get("retrievers"), list):
+        inner["retrievers"] = [
+            _retriever(f"{field}.retrievers.{n}", its, store) if isinstance(its, Mapping) else its
+            for n, its in enumerate(inner["retrievers"])
+        ]
+    return _component(field, inner, RETRIEVERS, store=store)
 
 
 def _component(field: str, settings: Mapping[str, Any], known: Mapping[str, str], **extra: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ragkit import ExtractivePruner, HybridRetriever, InputError, Pipeline, Store, StoreError
+from ragkit.retrievers.multi_hop import MultiHopRetriever
 from ragkit.store.store import bm25_and_dense
 
 GOOD = """
@@ -34,6 +35,19 @@ def test_fields_reach_their_components(tmp_path: Path, store: Store) -> None:
     assert (pruner.scorer, pruner.threshold, pipeline.k, pipeline.max_tokens) == ("bm25", 0.4, 3, 100)
 
 
+def test_retrievers_may_be_inside_of_retrievers(tmp_path: Path, store: Store) -> None:
+    path = tmp_path / "ragkit.yaml"
+    halves = "retrievers: [{type: bm25, k: 7}, {type: dense}], weights: [1, 3]"
+    path.write_text(f"retriever: {{type: multi-hop, retriever: {{type: hybrid, {halves}}}}}")
+    outer = Pipeline.from_config(path, store=store).retriever
+    assert isinstance(outer, MultiHopRetriever)
+    inner = outer.retriever
+    assert isinstance(inner, HybridRetriever)
+    assert [type(its).__name__ for its in inner.retrievers] == ["BM25Retriever", "DenseRetriever"]
+    assert (inner.weights, inner.retrievers[0].k) == ([1, 3], 7)
+    assert all(its.store is store for its in (outer, inner, *inner.retrievers))
+
+
 def test_store_comes_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "ragkit.yaml"
     path.write_text(GOOD.format(store=tmp_path / "absent"))
@@ -45,6 +59,12 @@ def test_store_comes_from_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("retriever: {type: hybird}", "retriever.type is 'hybird'; use one of bm25, dense, "),
+        ("retriever: {type: multi-hop, retriever: {type: dnese}}", "retriever.retriever.type is 'dnese'; use one of bm25"),
+        (
+            "retriever: {type: hybrid, retrievers: [{type: bm25, kk: 1}]}",
+            "retriever.retrievers.0.kk is not a known field",
+        ),
+        ("retriever: &self {type: multi-hop, retriever: *self}", "is inside of too many others; nest at most 5"),
         ("retriever: {type: hybrid, kk: 3}", "retriever.kk is not a known field; use one of"),
         ("retriever: {type: hybrid, k: 0}", "retriever.k: Input should be greater than 0, got 0"),
         ("retriever: {type: hybrid, weights: [1]}", "retriever.*weights has 1 entries"),
