@@ -12,8 +12,7 @@ from ragkit.corpus.filters import Filter
 from ragkit.corpus.patterns import Pattern
 from ragkit.documents.provenance import provenance
 from ragkit.documents.spans import Span
-from ragkit.store.snapshot import Snapshot
-from ragkit.store.store import Store
+from ragkit.store.base import BaseSnapshot, BaseStore
 from ragkit.terminal import place, printable
 
 _CHUNK = 256
@@ -37,12 +36,12 @@ class Found(NamedTuple):
     passages: int
 
 
-def grep(store: Store, pattern: Pattern, k: int | None = None, filter: Filter | None = None) -> Found:
+def grep(store: BaseStore, pattern: Pattern, k: int | None = None, filter: Filter | None = None) -> Found:
     """Search all passages that pass the filter; `k` bounds the matches that come back, not those that are counted."""
     return store.read(lambda snapshot: _grep(snapshot, pattern, k, filter))
 
 
-def _grep(snapshot: Snapshot, pattern: Pattern, k: int | None, filter: Filter | None) -> Found:
+def _grep(snapshot: BaseSnapshot, pattern: Pattern, k: int | None, filter: Filter | None) -> Found:
     hits: list[Hits] = []
     seen: dict[str, set[Span]] = {}
     matches = passages = 0
@@ -59,7 +58,7 @@ def _grep(snapshot: Snapshot, pattern: Pattern, k: int | None, filter: Filter | 
     return Found(hits, matches, passages)
 
 
-def _documents(snapshot: Snapshot, pattern: Pattern, filter: Filter | None) -> Iterator[tuple[Document, list[Span]]]:
+def _documents(snapshot: BaseSnapshot, pattern: Pattern, filter: Filter | None) -> Iterator[tuple[Document, list[Span]]]:
     waiting: dict[int, list[Span]] = {}
     for position, spans in snapshot.find(pattern, filter):
         waiting[position] = spans

@@ -15,17 +15,17 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from langchain_core.documents import Document
 from numpy.typing import NDArray
 
+from ragkit.corpus.changes import Change, SourceText, plan_upsert
 from ragkit.corpus.filters import Filter, compile_filter
 from ragkit.corpus.patterns import Alternatives, Pattern
-from ragkit.corpus.rows import IndexedText, Row, to_document, to_row
+from ragkit.corpus.rows import Row, to_document
 from ragkit.corpus.trigrams import Trigrams, check_available
-from ragkit.documents.provenance import ensure_id
 from ragkit.documents.spans import Span
 from ragkit.errors import InputError, StaleSnapshotError, StoreError
 
@@ -51,31 +51,6 @@ _TRIGRAM_BATCH = 4_000_000  # characters in one transaction, which is as long as
 
 Positions = NDArray[np.int64]
 T = TypeVar("T")
-
-
-class Addition(NamedTuple):
-    """A passage that the indexes must learn: `twin` is a known position with the same indexed text, if there is one."""
-
-    position: int
-    text: IndexedText
-    twin: int | None
-
-
-class Change(NamedTuple):
-    """What an upsert or delete touches: ids in the order given, rows to write by position, and what it means for the indexes."""
-
-    ids: list[str]
-    rows: list[tuple[int, Row]]
-    additions: list[Addition]
-    removed: list[int]
-
-
-class SourceText(NamedTuple):
-    """A decoded source: its name, a digest of the file it came from and of how that was read, and its text."""
-
-    name: str
-    digest: str
-    text: str
 
 
 class Corpus:
@@ -234,23 +209,8 @@ class Corpus:
 
         Of several documents with one id the last counts. Raises `InputError` for metadata that JSON cannot hold exactly.
         """
-        rows = {row.id: row for row in map(to_row, map(ensure_id, documents))}
-        known = self._by_id(list(rows), f"position, {', '.join(Row._fields[1:])}")
-        fresh = [row for row in rows.values() if row.id not in known or known[row.id][1] != row.digest]
-        twins = self._twins([row.digest for row in fresh])
-        first = self._reserve(len(fresh))
-        new = {row.id: first + n for n, row in enumerate(fresh)}
-        different = []
-        for row in rows.values():
-            position = new[row.id] if row.id in new else known[row.id][0]
-            if known.get(row.id) != (position, *row[1:]):
-                different.append((position, row))
-        return Change(
-            list(rows),
-            different,
-            [Addition(new[row.id], row.indexed, twins.get(row.digest)) for row in fresh],
-            [known[row.id][0] for row in fresh if row.id in known],
-        )
+        columns = f"position, {', '.join(Row._fields[1:])}"
+        return plan_upsert(documents, lambda ids: self._by_id(ids, columns), self._twins, self._reserve)
 
     def apply(self, change: Change) -> None:
         """Write what `plan` found to be different."""

@@ -14,10 +14,11 @@ from langchain_core.runnables import RunnableConfig
 
 from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import StageResult, with_stages
+from ragkit.engines.opening import create_store, open_store
 from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking, empty_ranking
 from ragkit.retrievers.batched import BatchedRetriever, Results
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot, BaseStore
 from ragkit.store.store import Store
 from ragkit.store.text_index import TextIndex
 
@@ -34,7 +35,7 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
 
     model_config = BatchedRetriever.model_config  # DocumentIndex's would let typos through
 
-    store: Store
+    store: BaseStore
     """Where the passages live; several retrievers may share one."""
 
     @property
@@ -48,11 +49,11 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
         return None
 
     @abstractmethod
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """Positions and scores for each question, at most `k`. The retriever's own filter is already part of `filter`."""
 
     @abstractmethod
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """Like `rank`, without blocking the event loop."""
 
     @classmethod
@@ -64,13 +65,13 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
     def from_documents(cls, documents: Iterable[Document], *, path: str | Path | None = None, **options: Any) -> Self:
         """Index documents and return a retriever over them.
 
-        `path` keeps the index in a new directory instead of memory. Options that are fields of the retriever (`k`, `filter`,
-        ...) go to it, the others to its indexes (`encoder`, `language`, ...). Metadata must survive JSON.
+        `path` keeps the index in a new directory, or at the URL of an engine, instead of memory. Options that are fields of the
+        retriever (`k`, `filter`, ...) go to it, the others to its indexes (`encoder`, `language`, ...). Metadata must survive JSON.
         """
         fields = {name: options.pop(name) for name in list(options) if name in cls.model_fields}
         indexes = cls.indexes(**options)
         documents = list(documents)
-        store = Store.memory(indexes) if path is None else Store.create(path, indexes)
+        store: BaseStore = Store.memory(indexes) if path is None else create_store(path, indexes)
         try:
             retriever = cls(store=store, **fields)
             store.upsert(documents)
@@ -104,8 +105,8 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
 
     @classmethod
     def load(cls, path: str | Path, *, encoder: Any = None, **fields: Any) -> Self:
-        """A retriever over an index directory. `encoder` must be the one it was built with (dense: the packaged one)."""
-        return cls(store=Store.open(path, encoder=encoder), **fields)
+        """A retriever over an index directory or URL. `encoder` must be the one it was built with (dense: the packaged one)."""
+        return cls(store=open_store(path, encoder=encoder), **fields)
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
         """Add documents, or replace those with the same id; searchable when this returns."""
@@ -125,7 +126,7 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
         asked = [query for query in queries if query.strip()]
 
-        def search(snapshot: Snapshot) -> Results:
+        def search(snapshot: BaseSnapshot) -> Results:
             return self._materialise(snapshot, queries, self.rank(snapshot, asked, k, filter) if asked else [])
 
         return self.store.read(search)
@@ -135,13 +136,13 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
     ) -> Results:
         asked = [query for query in queries if query.strip()]
 
-        async def search(snapshot: Snapshot) -> Results:
+        async def search(snapshot: BaseSnapshot) -> Results:
             ranked = await self.arank(snapshot, asked, k, filter) if asked else []
             return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
 
         return await self.store.aread(search)
 
-    def _materialise(self, snapshot: Snapshot, queries: Sequence[str], ranked: Sequence[Ranked]) -> Results:
+    def _materialise(self, snapshot: BaseSnapshot, queries: Sequence[str], ranked: Sequence[Ranked]) -> Results:
         """Rankings to documents, with one look-up for all questions; a blank question has no hits."""
         answers = iter(ranked)
         per_query = [next(answers) if query.strip() else Ranked(empty_ranking(), {}) for query in queries]

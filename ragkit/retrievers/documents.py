@@ -19,8 +19,7 @@ from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.grouping import Aggregation, Group, grouped
 from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.retrievers.over import OverRetriever
-from ragkit.store.snapshot import Snapshot
-from ragkit.store.store import Store
+from ragkit.store.base import BaseSnapshot, BaseStore
 from ragkit.store.text_index import TextIndex
 
 
@@ -38,12 +37,12 @@ class GroupingRetriever(OverRetriever):
     """Of how many passages "mean" is the mean."""
 
     @classmethod
-    def usual(cls, store: Store) -> StoreRetriever:
+    def usual(cls, store: BaseStore) -> StoreRetriever:
         """See `OverRetriever.usual`."""
         return HybridRetriever(store=store)
 
     @abstractmethod
-    def keys(self, snapshot: Snapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
+    def keys(self, snapshot: BaseSnapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
         """What says, for each of these passages by position, to which group it belongs."""
 
     @abstractmethod
@@ -55,18 +54,18 @@ class GroupingRetriever(OverRetriever):
         """See `HybridRetriever.indexes`."""
         return HybridRetriever.indexes(**options)
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         filter = both(self.retriever.filter, filter)
         return self._regrouped(snapshot, self.retriever.rank(snapshot, queries, max(self.depth, k), filter), k, filter)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         filter = both(self.retriever.filter, filter)
         found = await self.retriever.arank(snapshot, queries, max(self.depth, k), filter)
         return await asyncio.to_thread(self._regrouped, snapshot, found, k, filter)
 
-    def _regrouped(self, snapshot: Snapshot, found: Sequence[Ranked], k: int, filter: Filter | None) -> list[Ranked]:
+    def _regrouped(self, snapshot: BaseSnapshot, found: Sequence[Ranked], k: int, filter: Filter | None) -> list[Ranked]:
         positions = np.unique(concatenate([ranking.positions for ranking, _ in found], np.int64)).tolist()
         passages = dict(zip(positions, snapshot.documents(positions), strict=True))
         keys = self.keys(snapshot, passages, filter)
@@ -85,7 +84,7 @@ class _ByDocument(GroupingRetriever):
     """The metadata field that names a passage's document; None means the source that it was split from. A passage without is a
     document of its own; `InputError` if none has it."""
 
-    def keys(self, snapshot: Snapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
+    def keys(self, snapshot: BaseSnapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
         """See `GroupingRetriever.keys`."""
         if self.field is None:
             return {position: provenance(document).source or position for position, document in passages.items()}

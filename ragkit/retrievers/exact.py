@@ -19,7 +19,7 @@ from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking, top_k
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.batched import Results
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import TextIndex
 
 
@@ -51,11 +51,11 @@ class ExactRetriever(StoreRetriever):
         """No passage has fewer matches than none."""
         return 0.0
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`. Raises `InputError` for a regular expression that is not valid, or takes too long."""
         return [Ranked(self._ranking(snapshot, query, k, filter), {}) for query in queries]
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         return await asyncio.to_thread(self.rank, snapshot, queries, k, filter)
 
@@ -77,7 +77,7 @@ class ExactRetriever(StoreRetriever):
             draft.index_trigrams()
         return retriever
 
-    def _ranking(self, snapshot: Snapshot, query: str, k: int, filter: Filter | None) -> Ranking:
+    def _ranking(self, snapshot: BaseSnapshot, query: str, k: int, filter: Filter | None) -> Ranking:
         pattern = Pattern(query, self.ignore_case, self.regex)
         counts = {position: len(spans) for position, spans in snapshot.find(pattern, filter, self.timeout)}
         return top_k(np.fromiter(counts, np.int64, len(counts)), np.fromiter(counts.values(), np.float64, len(counts)), k)

@@ -24,8 +24,7 @@ from ragkit.retrievers.over import OverRetriever
 from ragkit.retrievers.rewriting import Read, Rewriter, Rewriting, passage_of, questions_of
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.sparse_vectors import SparseVectors
-from ragkit.store.snapshot import Snapshot
-from ragkit.store.store import Store
+from ragkit.store.base import BaseSnapshot, BaseStore
 from ragkit.store.text_index import TextIndex
 
 
@@ -52,13 +51,13 @@ class ExpansionRetriever(StoreRetriever):
 
     @abstractmethod
     def rank_rewritten(
-        self, snapshot: Snapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
     ) -> list[Ranked]:
         """Like `rank`, with what the model has written."""
 
     @abstractmethod
     async def arank_rewritten(
-        self, snapshot: Snapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
     ) -> list[Ranked]:
         """Async form of `rank_rewritten`."""
 
@@ -92,11 +91,11 @@ class ExpansionRetriever(StoreRetriever):
         assert self._rewriter is not None
         return await self._rewriter.arewrite(queries, configs)
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         return self.rank_rewritten(snapshot, queries, self.rewrite(queries), k, filter)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         return await self.arank_rewritten(snapshot, queries, await self.arewrite(queries), k, filter)
 
@@ -106,7 +105,7 @@ class ExpansionRetriever(StoreRetriever):
         texts = [query for query, _ in asked]
         rewritings = self.rewrite(texts, [config for _, config in asked]) if asked else []
 
-        def search(snapshot: Snapshot) -> Results:
+        def search(snapshot: BaseSnapshot) -> Results:
             ranked = self.rank_rewritten(snapshot, texts, rewritings, k, filter) if asked else []
             return self._materialise(snapshot, queries, ranked)
 
@@ -119,7 +118,7 @@ class ExpansionRetriever(StoreRetriever):
         texts = [query for query, _ in asked]
         rewritings = await self.arewrite(texts, [config for _, config in asked]) if asked else []
 
-        async def search(snapshot: Snapshot) -> Results:
+        async def search(snapshot: BaseSnapshot) -> Results:
             ranked = await self.arank_rewritten(snapshot, texts, rewritings, k, filter) if asked else []
             return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
 
@@ -143,20 +142,20 @@ class HydeRetriever(ExpansionRetriever, IndexRetriever):
         return passage_of
 
     def rank_rewritten(
-        self, snapshot: Snapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
     ) -> list[Ranked]:
         """See `ExpansionRetriever.rank_rewritten`."""
         return self._search(snapshot, snapshot.query_vectors(self.index_name, queries), rewritings, k, filter)
 
     async def arank_rewritten(
-        self, snapshot: Snapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
     ) -> list[Ranked]:
         """See `ExpansionRetriever.arank_rewritten`."""
         vectors = await snapshot.aquery_vectors(self.index_name, queries)
         return await asyncio.to_thread(self._search, snapshot, vectors, rewritings, k, filter)
 
     def _search(
-        self, snapshot: Snapshot, vectors: Any, rewritings: Sequence[Rewriting], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, vectors: Any, rewritings: Sequence[Rewriting], k: int, filter: Filter | None
     ) -> list[Ranked]:
         if isinstance(vectors, SparseVectors):
             raise InputError(f"index_name: {self.index_name!r} has weighted terms, HyDE needs dense vectors")
@@ -182,7 +181,7 @@ class SeveralQuestionsRetriever(OverRetriever, ExpansionRetriever):
     """How many candidates each question contributes, if `k` does not ask for more."""
 
     @classmethod
-    def usual(cls, store: Store) -> StoreRetriever:
+    def usual(cls, store: BaseStore) -> StoreRetriever:
         """See `OverRetriever.usual`."""
         return BM25Retriever(store=store)
 
@@ -192,7 +191,7 @@ class SeveralQuestionsRetriever(OverRetriever, ExpansionRetriever):
         return questions_of
 
     def rank_rewritten(
-        self, snapshot: Snapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
     ) -> list[Ranked]:
         """See `ExpansionRetriever.rank_rewritten`."""
         asked = _asked(queries, rewritings)
@@ -200,7 +199,7 @@ class SeveralQuestionsRetriever(OverRetriever, ExpansionRetriever):
         return self._fused(rewritings, self.retriever.rank(snapshot, asked, depth, filter), k)
 
     async def arank_rewritten(
-        self, snapshot: Snapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None
     ) -> list[Ranked]:
         """See `ExpansionRetriever.arank_rewritten`."""
         asked = _asked(queries, rewritings)

@@ -15,7 +15,7 @@ from ragkit.indexes.base import Positions, Ranking, concatenate, top_k
 from ragkit.retrievers.base import Ranked, StoreRetriever
 from ragkit.retrievers.bm25 import BM25Retriever
 from ragkit.retrievers.hybrid import HybridRetriever
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import TextIndex
 
 Vectors = NDArray[np.float32]
@@ -72,13 +72,13 @@ class FastForwardRetriever(StoreRetriever):
         """See `StoreRetriever.indexes`."""
         return HybridRetriever.indexes(**options)
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         assert self.candidates is not None
         found = self.candidates.rank(snapshot, queries, max(self.depth, k), both(self.candidates.filter, filter))
         return self._rescore(snapshot, snapshot.encode(self.index_name, queries), found, k)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         assert self.candidates is not None
         found, vectors = await asyncio.gather(
@@ -87,7 +87,7 @@ class FastForwardRetriever(StoreRetriever):
         )
         return await asyncio.to_thread(self._rescore, snapshot, vectors, found, k)
 
-    def _rescore(self, snapshot: Snapshot, queries: Vectors, found: Sequence[Ranked], k: int) -> list[Ranked]:
+    def _rescore(self, snapshot: BaseSnapshot, queries: Vectors, found: Sequence[Ranked], k: int) -> list[Ranked]:
         assert self.candidates is not None
 
         def read(positions: Positions) -> Vectors:

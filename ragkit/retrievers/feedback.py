@@ -27,7 +27,7 @@ from ragkit.retrievers.dense import DenseRetriever
 from ragkit.retrievers.refinement import average, rm3, rocchio, stack
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.sparse_vectors import SparseVectors
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import TextIndex
 
 
@@ -58,7 +58,7 @@ class FeedbackRetriever(IndexRetriever):
         """See `StoreRetriever.stage`."""
         return f"{self.index_name}-feedback"
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         vectors = snapshot.query_vectors(self.index_name, queries)
         if self.feedback is None:
@@ -67,7 +67,7 @@ class FeedbackRetriever(IndexRetriever):
             found = self.feedback.rank(snapshot, queries, self.depth, both(self.feedback.filter, filter))
         return self._again(snapshot, vectors, found, k, filter)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         vectors = await snapshot.aquery_vectors(self.index_name, queries)
         if self.feedback is None:
@@ -76,10 +76,12 @@ class FeedbackRetriever(IndexRetriever):
             found = await self.feedback.arank(snapshot, queries, self.depth, both(self.feedback.filter, filter))
         return await asyncio.to_thread(self._again, snapshot, vectors, found, k, filter)
 
-    def _own(self, snapshot: Snapshot, vectors: Any, filter: Filter | None) -> list[Ranked]:
+    def _own(self, snapshot: BaseSnapshot, vectors: Any, filter: Filter | None) -> list[Ranked]:
         return [Ranked(ranking, {}) for ranking in snapshot.search_vectors(self.index_name, vectors, self.depth, filter)]
 
-    def _again(self, snapshot: Snapshot, vectors: Any, first: Sequence[Ranked], k: int, filter: Filter | None) -> list[Ranked]:
+    def _again(
+        self, snapshot: BaseSnapshot, vectors: Any, first: Sequence[Ranked], k: int, filter: Filter | None
+    ) -> list[Ranked]:
         rankings = [Ranking(found.positions[: self.depth], found.scores[: self.depth]) for found, _ in first]
         ends = np.cumsum([len(ranking.positions) for ranking in rankings])[:-1]
         positions = [int(position) for ranking in rankings for position in ranking.positions]

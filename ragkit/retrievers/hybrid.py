@@ -16,7 +16,7 @@ from ragkit.retrievers.bm25 import BM25Retriever
 from ragkit.retrievers.dense import DenseRetriever
 from ragkit.retrievers.fusion import Normaliser, check_weights, convex_combination, reciprocal_rank_fusion
 from ragkit.retrievers.trust import USUAL, dense_weight
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import TextIndex
 
 
@@ -75,7 +75,7 @@ class HybridRetriever(StoreRetriever):
         dense = {name: options.pop(name) for name in ("encoder", "index_kind") if name in options}
         return {**BM25Retriever.indexes(**options), **DenseRetriever.indexes(**dense)}
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         depth = max(self.depth, k)
 
@@ -85,7 +85,7 @@ class HybridRetriever(StoreRetriever):
         with ThreadPoolExecutor(len(self.retrievers)) as pool:
             return self._fuse_all(list(pool.map(ask, self.retrievers)), k, depth)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         depth = max(self.depth, k)
         asked = [retriever.arank(snapshot, queries, depth, both(retriever.filter, filter)) for retriever in self.retrievers]

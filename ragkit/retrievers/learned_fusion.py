@@ -19,7 +19,7 @@ from ragkit.retrievers.fusion_features import Evidence, directions, feature_name
 from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.retrievers.lambdamart import Judged, LambdaMART
 from ragkit.retrievers.weights import ndcg
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import TextIndex
 
 Vectors = NDArray[np.float32]
@@ -75,20 +75,20 @@ class LearnedFusionRetriever(StoreRetriever):
         """Write the trees to a file that `model` takes."""
         self._trees.save(path)
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         found = self._hybrid.rank(snapshot, queries, *self._wanted(k, filter))
         vectors = _no_vectors(len(queries)) if self.index_name is None else snapshot.encode(self.index_name, queries)
         return self._reorder(snapshot, queries, vectors, found, k)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         found, vectors = await asyncio.gather(
             self._hybrid.arank(snapshot, queries, *self._wanted(k, filter)), self._aencode(snapshot, queries)
         )
         return await asyncio.to_thread(self._reorder, snapshot, queries, vectors, found, k)
 
-    async def _aencode(self, snapshot: Snapshot, queries: Sequence[str]) -> Vectors:
+    async def _aencode(self, snapshot: BaseSnapshot, queries: Sequence[str]) -> Vectors:
         return _no_vectors(len(queries)) if self.index_name is None else await snapshot.aencode(self.index_name, queries)
 
     def _wanted(self, k: int, filter: Filter | None) -> tuple[int, Filter | None]:
@@ -105,7 +105,7 @@ class LearnedFusionRetriever(StoreRetriever):
         return self.model
 
     def _reorder(
-        self, snapshot: Snapshot, queries: Sequence[str], vectors: Vectors, found: Sequence[Ranked], k: int
+        self, snapshot: BaseSnapshot, queries: Sequence[str], vectors: Vectors, found: Sequence[Ranked], k: int
     ) -> list[Ranked]:
         answers = []
         for query, vector, (fused, sources) in zip(queries, vectors, found, strict=True):
@@ -173,7 +173,7 @@ class _Labelled(NamedTuple):
 def _labelled(
     hybrid: HybridRetriever,
     index_name: str | None,
-    snapshot: Snapshot,
+    snapshot: BaseSnapshot,
     queries: Mapping[str, str],
     qrels: Mapping[str, Mapping[str, float]],
 ) -> list[_Labelled]:
@@ -193,7 +193,7 @@ def _labelled(
 
 
 def _evidence(
-    hybrid: HybridRetriever, index_name: str | None, snapshot: Snapshot, query: str, vector: Vectors, found: Ranked
+    hybrid: HybridRetriever, index_name: str | None, snapshot: BaseSnapshot, query: str, vector: Vectors, found: Ranked
 ) -> Evidence:
     positions = found.ranking.positions
     vectors = _no_vectors(len(positions)) if index_name is None else snapshot.vectors(index_name, positions)

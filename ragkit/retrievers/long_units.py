@@ -24,7 +24,7 @@ from ragkit.retrievers.base import Ranked
 from ragkit.retrievers.batched import Results
 from ragkit.retrievers.documents import GroupingRetriever
 from ragkit.retrievers.grouping import Group
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 
 
 class LongUnitRetriever(GroupingRetriever):
@@ -48,7 +48,7 @@ class LongUnitRetriever(GroupingRetriever):
         """See `StoreRetriever.stage`."""
         return "long-units"
 
-    def keys(self, snapshot: Snapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
+    def keys(self, snapshot: BaseSnapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
         """See `GroupingRetriever.keys`: the position of the first passage of the unit."""
         firsts: dict[int, int] = {}
         for source in dict.fromkeys(provenance(document).source for document in passages.values()):
@@ -65,7 +65,7 @@ class LongUnitRetriever(GroupingRetriever):
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
         asked = [query for query in queries if query.strip()]
 
-        def search(snapshot: Snapshot) -> Results:
+        def search(snapshot: BaseSnapshot) -> Results:
             ranked = self.rank(snapshot, asked, k, filter) if asked else []
             return self._lengthened(snapshot, queries, ranked, filter)
 
@@ -76,13 +76,13 @@ class LongUnitRetriever(GroupingRetriever):
     ) -> Results:
         asked = [query for query in queries if query.strip()]
 
-        async def search(snapshot: Snapshot) -> Results:
+        async def search(snapshot: BaseSnapshot) -> Results:
             ranked = await self.arank(snapshot, asked, k, filter) if asked else []
             return await asyncio.to_thread(self._lengthened, snapshot, queries, ranked, filter)
 
         return await self.store.aread(search)
 
-    def _units(self, snapshot: Snapshot, source: str | None, filter: Filter | None) -> list[list[int]]:
+    def _units(self, snapshot: BaseSnapshot, source: str | None, filter: Filter | None) -> list[list[int]]:
         """Positions of the passages of each of a source's units."""
         runs = [] if source is None else snapshot.runs(source, filter)
         fresh = [position for run in runs for position in run if position not in self._lengths]
@@ -90,7 +90,9 @@ class LongUnitRetriever(GroupingRetriever):
         self._lengths.update(zip(fresh, count_tokens(self.store.tokenizer, texts), strict=True))
         return [unit for run in runs for unit in packed(run, [self._lengths[position] for position in run], self.size)]
 
-    def _lengthened(self, snapshot: Snapshot, queries: Sequence[str], ranked: Sequence[Ranked], filter: Filter | None) -> Results:
+    def _lengthened(
+        self, snapshot: BaseSnapshot, queries: Sequence[str], ranked: Sequence[Ranked], filter: Filter | None
+    ) -> Results:
         """The best passages of units as documents, and then as these units."""
         filter = both(self.retriever.filter, filter)
         texts: dict[str, str | None] = {}

@@ -21,9 +21,8 @@ from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.retrievers.links import Bridge, follow, merge
 from ragkit.retrievers.over import OverRetriever
 from ragkit.sparse_vectors import SparseVectors
+from ragkit.store.base import BaseSnapshot, BaseStore
 from ragkit.store.rarity import Rarity
-from ragkit.store.snapshot import Snapshot
-from ragkit.store.store import Store
 from ragkit.store.text_index import TextIndex
 
 _LINKS = 50
@@ -55,7 +54,7 @@ class MultiHopRetriever(OverRetriever):
     """How many candidates the first search contributes, if `k` does not ask for more."""
 
     @classmethod
-    def usual(cls, store: Store) -> StoreRetriever:
+    def usual(cls, store: BaseStore) -> StoreRetriever:
         """See `OverRetriever.usual`."""
         return HybridRetriever(store=store)
 
@@ -74,19 +73,19 @@ class MultiHopRetriever(OverRetriever):
         """See `HybridRetriever.indexes`."""
         return HybridRetriever.indexes(**options)
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         filter = both(self.retriever.filter, filter)
         return self._hop(snapshot, queries, self.retriever.rank(snapshot, queries, max(self.depth, k), filter), k, filter)
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         filter = both(self.retriever.filter, filter)
         first = await self.retriever.arank(snapshot, queries, max(self.depth, k), filter)
         return await asyncio.to_thread(self._hop, snapshot, queries, first, k, filter)
 
     def _hop(
-        self, snapshot: Snapshot, queries: Sequence[str], first: Sequence[Ranked], k: int, filter: Filter | None
+        self, snapshot: BaseSnapshot, queries: Sequence[str], first: Sequence[Ranked], k: int, filter: Filter | None
     ) -> list[Ranked]:
         asked = snapshot.query_vectors(self.index_name, queries)
         if not isinstance(asked, SparseVectors):
@@ -123,7 +122,7 @@ class MultiHopRetriever(OverRetriever):
         best = np.argsort(-shares, kind="stable")[: self.terms]
         return new[best], shares[best]
 
-    def _names(self, snapshot: Snapshot, rarity: Rarity, rankings: Sequence[Positions]) -> dict[int, dict[int, float]]:
+    def _names(self, snapshot: BaseSnapshot, rarity: Rarity, rankings: Sequence[Positions]) -> dict[int, dict[int, float]]:
         """For each passage that has a title or a heading, the terms of that, each with its rarity."""
         positions = np.unique(np.concatenate([np.empty(0, np.int64), *rankings])).tolist()
         called = {p: name for p, d in zip(positions, snapshot.documents(positions), strict=True) if (name := _name(d))}

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from ragkit.retrievers.base import StoreRetriever
-from ragkit.store.store import Store
+from ragkit.store.base import BaseStore
 
 
 class OverRetriever(StoreRetriever):
@@ -19,7 +19,7 @@ class OverRetriever(StoreRetriever):
 
     @classmethod
     @abstractmethod
-    def usual(cls, store: Store) -> StoreRetriever:
+    def usual(cls, store: BaseStore) -> StoreRetriever:
         """Who is asked if nobody is given."""
 
     @model_validator(mode="before")
@@ -27,7 +27,7 @@ class OverRetriever(StoreRetriever):
     def _share_store(cls, values: Any) -> Any:
         if isinstance(values, dict):
             store, retriever = values.get("store"), values.get("retriever")
-            if retriever is None and isinstance(store, Store):
+            if retriever is None and isinstance(store, BaseStore):
                 return {**values, "retriever": cls.usual(store)}
             if store is None and isinstance(retriever, StoreRetriever):
                 return {**values, "store": retriever.store}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ragkit.corpus.filters import Filter
 from ragkit.retrievers.base import Ranked, StoreRetriever
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 
 
 class IndexRetriever(StoreRetriever):
@@ -20,10 +20,10 @@ class IndexRetriever(StoreRetriever):
         """See `StoreRetriever.stage`."""
         return self.index_name
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         return [Ranked(ranking, {}) for ranking in snapshot.search(self.index_name, queries, k, filter)]
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         return [Ranked(ranking, {}) for ranking in await snapshot.asearch(self.index_name, queries, k, filter)]

@@ -16,7 +16,7 @@ from ragkit.retrievers.base import Ranked
 from ragkit.retrievers.bm25 import BM25Retriever
 from ragkit.retrievers.similar_terms import SimilarTerms, edits_allowed
 from ragkit.sparse_vectors import SparseVectors
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import LexicalIndex
 
 _SIMILAR: WeakKeyDictionary[Vocabulary, SimilarTerms] = WeakKeyDictionary()
@@ -35,16 +35,16 @@ class TypoTolerantRetriever(BM25Retriever):
         """The words of a question that no passage has, and the terms of the index they count as."""
         return self.store.read(lambda snapshot: corrections(self._index(snapshot), [query]))
 
-    def rank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""
         vectors = corrected(self._index(snapshot), queries)
         return [Ranked(ranking, {}) for ranking in snapshot.search_vectors(self.index_name, vectors, k, filter)]
 
-    async def arank(self, snapshot: Snapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
+    async def arank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.arank`."""
         return await asyncio.to_thread(self.rank, snapshot, queries, k, filter)
 
-    def _index(self, snapshot: Snapshot) -> LexicalIndex:
+    def _index(self, snapshot: BaseSnapshot) -> LexicalIndex:
         index = snapshot.index(self.index_name)
         if not isinstance(index, LexicalIndex):
             raise InputError(f"index_name: {self.index_name!r} is no BM25 index")

@@ -23,7 +23,7 @@ from ragkit.indexes.kinds import IndexKind
 from ragkit.retrievers.base import Ranked
 from ragkit.retrievers.batched import Results
 from ragkit.retrievers.dense import DenseRetriever
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import TextIndex
 from ragkit.store.unit_index import UnitIndex, UnitRanking, indexed_units
 
@@ -63,7 +63,7 @@ class UnitRetriever(DenseRetriever):
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
         asked = [query for query in queries if query.strip()]
 
-        def search(snapshot: Snapshot) -> Results:
+        def search(snapshot: BaseSnapshot) -> Results:
             found = snapshot.search_units(self.index_name, asked, k, filter) if asked else []
             return self._scored(snapshot, queries, found)
 
@@ -74,13 +74,13 @@ class UnitRetriever(DenseRetriever):
     ) -> Results:
         asked = [query for query in queries if query.strip()]
 
-        async def search(snapshot: Snapshot) -> Results:
+        async def search(snapshot: BaseSnapshot) -> Results:
             found = await snapshot.asearch_units(self.index_name, asked, k, filter) if asked else []
             return await asyncio.to_thread(self._scored, snapshot, queries, found)
 
         return await self.store.aread(search)
 
-    def _scored(self, snapshot: Snapshot, queries: Sequence[str], found: Sequence[UnitRanking]) -> Results:
+    def _scored(self, snapshot: BaseSnapshot, queries: Sequence[str], found: Sequence[UnitRanking]) -> Results:
         language = snapshot.unit_language(self.index_name)
         results = self._materialise(snapshot, queries, [Ranked(each.ranking, {}) for each in found])
         answers = iter(found)

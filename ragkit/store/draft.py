@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document
 
-from ragkit.corpus.corpus import Corpus, SourceText
+from ragkit.corpus.changes import SourceText
+from ragkit.corpus.corpus import Corpus
 from ragkit.encoders.base import Progress
+from ragkit.store.base import BaseDraft
 from ragkit.store.text_index import TextIndex
 
 
-class Draft:
+class Draft(BaseDraft):
     """Changes corpus and indexes together, and keeps track of what it has changed."""
 
     def __init__(self, corpus: Corpus, indexes: Mapping[str, TextIndex], split: dict[str, Any] | None) -> None:
@@ -24,8 +26,11 @@ class Draft:
         self.touched: set[str] = set()
         """Names of the indexes whose files must be written anew."""
 
+    def __len__(self) -> int:
+        return len(self.corpus)
+
     def upsert(self, documents: Sequence[Document], progress: Progress | None = None) -> list[str]:
-        """Add or replace documents by id; returns their ids in order. If encoding fails, nothing has changed."""
+        """See `BaseDraft.upsert`."""
         change = self.corpus.plan(documents)
         texts = [addition.text for addition in change.additions]
         twins = [addition.twin for addition in change.additions]
@@ -41,22 +46,30 @@ class Draft:
         return change.ids
 
     def delete(self, ids: Sequence[str]) -> list[str]:
-        """Forget passages by id; returns the ids that were there."""
+        """See `BaseDraft.delete`."""
         change = self.corpus.delete(ids)
         self._remove(change.removed)
         self.dirty |= bool(change.ids)
         return change.ids
 
     def replace_sources(self, sources: Mapping[str, Sequence[SourceText]]) -> None:
-        """For each file, make these its source texts; none forgets the file."""
+        """See `BaseDraft.replace_sources`."""
         if sources:
             self.corpus.replace_sources(sources)
             self.dirty = True
 
     def split_with(self, settings: dict[str, Any]) -> None:
-        """Remember how files are split from now on."""
+        """See `BaseDraft.split_with`."""
         self.dirty |= settings != self.split
         self.split = settings
+
+    def file_digests(self) -> dict[str, str]:
+        """See `BaseDraft.file_digests`."""
+        return self.corpus.file_digests()
+
+    def ids_of_file(self, file: str) -> list[str]:
+        """See `BaseDraft.ids_of_file`."""
+        return self.corpus.ids_of_file(file)
 
     def index_trigrams(self) -> None:
         """From now on keep an index for exact search."""

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from langchain_core.documents import Document
 
-from ragkit.corpus.corpus import SourceText
-from ragkit.documents.loaders import EmptyFile, UnreadableFile, find_files, load_bytes, read_file
+from ragkit.corpus.changes import SourceText
+from ragkit.documents.files import find_files
 from ragkit.documents.model import Skipped
-from ragkit.documents.split import SplitSettings, split
-from ragkit.documents.tokens import Tokenizer
-from ragkit.store.draft import Draft
-from ragkit.store.store import Store
+from ragkit.documents.split import SplitSettings
+from ragkit.store.base import BaseDraft, BaseStore
+from ragkit.store.reading import Known, Reading, file_content, read_content
 
 _BATCH = 512
 FileProgress = Callable[[int, int], None]
 """Called with the number of files done and the number of files in all."""
+Reader = Callable[[BaseDraft, SplitSettings, Sequence[Known]], Iterable[Reading]]
+"""Gives a reading of each of these files, in order; may look at the draft, but not change it."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class IndexReport:
 
 
 def index_paths(
-    store: Store,
+    store: BaseStore,
     paths: Sequence[str | Path],
     *,
     exclude: Sequence[str] = (),
@@ -51,6 +51,7 @@ def index_paths(
     language: str | None = None,
     text_field: str | None = None,
     progress: FileProgress | None = None,
+    read: Reader | None = None,
 ) -> IndexReport:
     """Bring the store up to date with files and folders, as one generation.
 
@@ -61,6 +62,7 @@ def index_paths(
     `exclude` takes .gitignore-style patterns. `size` and `overlap` of passages count tokens of the store's encoder (at first
     200 and 0), `language` is the ISO 639-1 code for sentence boundaries (the store's), `text_field` the field of a JSON
     record that holds its text ("text"); None is what the previous run used, and a change splits every file again.
+    `read` is somebody else who reads the files.
 
     Raises `InputError` for a path that does not exist, or a setting out of its range.
     """
@@ -71,75 +73,66 @@ def index_paths(
     with store.write() as draft:
         settings = SplitSettings.of({"language": store.language}, draft.split or {}, given)
         draft.split_with(asdict(settings))
-        run = _Run(draft, settings, store.tokenizer)
+        run = IndexRun(draft)
+        tokenizer = store.tokenizer
         # a file or folder that is gone may be named, to have its passages removed; anything else that is not there is a mistake
         there = [root for root in roots if os.path.lexists(root) or not any(_below(file, root) for file in run.known)]
         files = [str(file) for file in find_files(there, exclude) if own is None or not _below(os.path.realpath(file), own)]
-        for done, file in enumerate(files):
+        known = [Known(file, run.known.get(file)) for file in files]
+        readings: Iterator[Reading]
+        if read is None:
+            readings = (read_content(file_content(each.file), each, settings, tokenizer) for each in known)
+        else:
+            readings = iter(read(draft, settings, known))
+        for done in range(len(files)):
             if progress:
                 progress(done, len(files))
-            run.read(file)
+            run.take(next(readings))
         closed = [skipped.path for skipped in run.report.skipped if os.path.isdir(skipped.path)]
         for file in sorted(run.known.keys() - set(files)):
             if any(_below(file, root) for root in roots) and not any(_below(file, folder) for folder in closed):
                 run.forget(file)
         run.finish()
-        run.report.passages = len(draft.corpus)
+        run.report.passages = len(draft)
     if progress:
         progress(len(files), len(files))
     run.report.seconds = time.perf_counter() - started
     return run.report
 
 
-class _Run:
+class IndexRun:
     """One pass over the files: compares, queues new passages, and encodes them in batches that span files."""
 
-    def __init__(self, draft: Draft, settings: SplitSettings, tokenizer: Tokenizer) -> None:
-        self.draft, self.settings, self.tokenizer = draft, settings, tokenizer
-        self.known = draft.corpus.file_digests()
+    def __init__(self, draft: BaseDraft) -> None:
+        self.draft = draft
+        self.known = draft.file_digests()
         self.report = IndexReport()
         self._queue: list[Document] = []
         self._sources: dict[str, list[SourceText]] = {}
         self._gone: list[str] = []
 
-    def read(self, file: str) -> None:
-        try:
-            data = read_file(Path(file))
-        except UnreadableFile as error:
-            self._skip(file, error.reason, gone=not os.path.lexists(file))
-            return
-        digest = hashlib.blake2b(data + repr(self.settings).encode(), digest_size=16).hexdigest()
-        if self.known.get(file) == digest:
-            self.report.files += 1
-            return
-        try:
-            sources, skipped = load_bytes(data, Path(file), text_field=self.settings.text_field)
-        except UnreadableFile as error:
-            self._skip(file, error.reason, gone=isinstance(error, EmptyFile))
+    def take(self, reading: Reading) -> None:
+        """Put what a file holds in place of what is known of it."""
+        if reading.reason is not None:
+            self._skip(reading.file, reading.reason, gone=reading.gone)
             return
         self.report.files += 1
-        self.report.skipped += skipped
-        settings = self.settings
-        documents = [
-            document
-            for source in sources
-            for document in split(
-                source, self.tokenizer, size=settings.size, overlap=settings.overlap, language=settings.language
-            )
-        ]
-        texts = [SourceText(source.name, digest, source.text) for source in sources]
-        self._replace(file, documents, texts)
+        if self.known.get(reading.file) != reading.digest:
+            self.report.skipped += reading.skipped
+            self._replace(reading.file, list(reading.documents), list(reading.sources))
 
     def forget(self, file: str) -> None:
+        """Remove all that is known of a file."""
         self._replace(file, [], [])
 
     def finish(self) -> None:
+        """Encode what is still waiting, and remove what is gone."""
         self._flush()
         # last, so that an unchanged text under a new id could take over the vector of the old one
         self.draft.delete(self._gone)
 
     def _replace(self, file: str, documents: list[Document], sources: list[SourceText]) -> None:
-        before = self.draft.corpus.ids_of_file(file) if file in self.known else []
+        before = self.draft.ids_of_file(file) if file in self.known else []
         ids = {str(document.id) for document in documents}
         gone = [id_ for id_ in before if id_ not in ids]
         fresh = len(ids.difference(before))

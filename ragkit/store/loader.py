@@ -28,8 +28,8 @@ AnyEncoder = EncoderLike | SparseEncoderLike | MultiVectorEncoderLike
 """What may be given for the index of a store, depending on its kind."""
 
 
-class Loader:
-    """Loads the indexes of one store; each encoder is made once and shared by all generations."""
+class Encoders:
+    """The encoders of one store's indexes, each made when it is first needed, and once."""
 
     def __init__(self, encoder: AnyEncoder | Mapping[str, AnyEncoder] = None) -> None:
         """`encoder` serves every index that has one, or each the one that the mapping has under its name."""
@@ -39,7 +39,7 @@ class Loader:
 
     @classmethod
     def of(cls, indexes: Mapping[str, TextIndex]) -> Self:
-        """A loader that uses the encoders of these indexes."""
+        """Those of these indexes."""
         return cls({name: encoder for name, index in indexes.items() if (encoder := getattr(index, "encoder", None)) is not None})
 
     def encoder(self, name: str, kind: str) -> Any:
@@ -49,6 +49,10 @@ class Loader:
                 given = self._given.get(name) if isinstance(self._given, Mapping) else self._given
                 self._encoders[name] = _ADAPTERS.get(kind, as_encoder)(given)
             return self._encoders[name]
+
+
+class Loader(Encoders):
+    """Loads the indexes of a directory, for all generations with the same encoders."""
 
     def load(self, path: Path, manifest: Manifest, name: str, *, writable: bool = False) -> TextIndex:
         """The index of that name as the manifest's generation has it. Raises `StoreError` if its files cannot be read."""

@@ -11,7 +11,7 @@ from ragkit.corpus.rows import to_row
 from ragkit.documents.model import Unit
 from ragkit.documents.provenance import passage_text, provenance
 from ragkit.documents.sentences import units_of
-from ragkit.store.store import Store
+from ragkit.store.base import BaseStore
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Passage:
         return self.text[self.units[at].start : self.units[at].end]
 
 
-def passages(store: Store) -> list[Passage]:
+def passages(store: BaseStore) -> list[Passage]:
     """All passages, in the order in which they were added; those that are blank are left out."""
     language = store.language or "en"
-    documents = store.read(lambda snapshot: snapshot.documents(snapshot.corpus.all_positions()))
+    documents = store.read(lambda snapshot: snapshot.documents(snapshot.positions()))
     return [_passage(document, language) for document in documents if passage_text(document).strip()]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError
 from ragkit.indexes.bm25_formulas import lucene_idf
-from ragkit.store.snapshot import Snapshot
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import LexicalIndex
 
 
@@ -21,7 +21,7 @@ class Rarity:
     has. Raises `InputError` for a store without a lexical index, or if the one of that name is none.
     """
 
-    def __init__(self, snapshot: Snapshot, index_name: str | None = None) -> None:
+    def __init__(self, snapshot: BaseSnapshot, index_name: str | None = None) -> None:
         self._index = _lexical(snapshot) if index_name is None else _named(snapshot, index_name)
         self._passages = len(snapshot)
 
@@ -52,14 +52,14 @@ class Rarity:
         return shares
 
 
-def _named(snapshot: Snapshot, name: str) -> LexicalIndex:
+def _named(snapshot: BaseSnapshot, name: str) -> LexicalIndex:
     index = snapshot.index(name)
     if not isinstance(index, LexicalIndex):
         raise InputError(f"index_name: {name!r} has no words; name a BM25 index")
     return index
 
 
-def _lexical(snapshot: Snapshot) -> LexicalIndex:
+def _lexical(snapshot: BaseSnapshot) -> LexicalIndex:
     for name, settings in snapshot.settings.items():
         if settings["kind"] == LexicalIndex.kind:
             index = snapshot.index(name)

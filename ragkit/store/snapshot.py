@@ -21,17 +21,17 @@ from ragkit.corpus.rows import IndexedText, to_row
 from ragkit.documents.spans import Span
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import DenseIndex, TextIndex, VectorIndex
 from ragkit.store.unit_index import UnitIndex, UnitRanking
 
 _REMEMBERED_FILTERS = 64
 
 
-class Snapshot:
-    """Consistent in itself: what a search runs on from its first to its last step. Safe to use from several threads.
+class Snapshot(BaseSnapshot):
+    """One generation of a store in memory or in a directory."""
 
-    Retrievers only use its methods, never the corpus or an index behind it.
-    """
+    engine = "a store in a directory"
 
     def __init__(self, corpus: Corpus, settings: Mapping[str, Any], load: Callable[[str], TextIndex]) -> None:
         """`settings` are those of the indexes, by name; `load` is called once per index, when it is first needed."""
@@ -42,104 +42,111 @@ class Snapshot:
         self._allowed: dict[str, Positions] = {}
 
     def __len__(self) -> int:
-        """Number of passages."""
+        """See `BaseSnapshot.__len__`."""
         with self._lock:
             if self._size is None:
                 self._size = len(self.corpus)
             return self._size
 
     def index(self, name: str) -> TextIndex:
-        """The index of that name. Raises `InputError` if this store has none."""
-        if name not in self.settings:
-            raise InputError(f"this store has no {name!r} index; it has: {', '.join(self.settings) or 'none'}")
+        """See `BaseSnapshot.index`."""
+        self._check_name(name)
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
     def search(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[Ranking]:
-        """At most `k` hits per query in the index of that name, among the passages that pass the filter; best first."""
+        """See `BaseSnapshot.search`."""
         return self.index(name).search(queries, k, self._positions(filter))
 
     async def asearch(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[Ranking]:
-        """Like `search`, without blocking the event loop."""
+        """See `BaseSnapshot.asearch`."""
         allowed = await asyncio.to_thread(self._positions, filter)
         return await (await asyncio.to_thread(self.index, name)).asearch(queries, k, allowed)
 
     def encode(self, name: str, queries: Sequence[str]) -> NDArray[np.float32]:
-        """The queries' vectors [n, dimension], as the dense index of that name compares them with passages."""
+        """See `BaseSnapshot.encode`."""
         return np.asarray(self._dense(name).encoder.encode_queries(queries), np.float32)
 
     async def aencode(self, name: str, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Like `encode`, without blocking the event loop."""
+        """See `BaseSnapshot.aencode`."""
         return np.asarray(await (await asyncio.to_thread(self._dense, name)).encoder.aencode_queries(queries), np.float32)
 
     def vectors(self, name: str, positions: Positions) -> NDArray[np.float32]:
-        """The vectors [n, dimension] that the dense index of that name holds for the passages at these positions."""
+        """See `BaseSnapshot.vectors`."""
         return self._dense(name).vectors_at(positions)
 
     def query_vectors(self, name: str, queries: Sequence[str]) -> Any:
-        """Questions as the index of that name compares them; see `VectorIndex.query_vectors`."""
+        """See `BaseSnapshot.query_vectors`."""
         return self._vector_index(name).query_vectors(queries)
 
     async def aquery_vectors(self, name: str, queries: Sequence[str]) -> Any:
-        """Like `query_vectors`, without blocking the event loop."""
+        """See `BaseSnapshot.aquery_vectors`."""
         return await (await asyncio.to_thread(self._vector_index, name)).aquery_vectors(queries)
 
     def passage_vectors(self, name: str, positions: Sequence[int]) -> Any:
-        """The passages at these positions as the index of that name keeps them; see `VectorIndex.passage_vectors`."""
+        """See `BaseSnapshot.passage_vectors`."""
         texts = [to_row(document).indexed for document in self.documents(positions)]
         return self._vector_index(name).passage_vectors(texts, positions)
 
     def text_vectors(self, name: str, texts: Sequence[str]) -> Any:
-        """Like `passage_vectors`, for texts that are in no passage."""
+        """See `BaseSnapshot.text_vectors`."""
         return self._vector_index(name).passage_vectors([IndexedText(text) for text in texts], [None] * len(texts))
 
     def search_vectors(self, name: str, vectors: Any, k: int, filter: Filter | None = None) -> list[Ranking]:
-        """Like `search`, for vectors of questions, whoever made them."""
+        """See `BaseSnapshot.search_vectors`."""
         return self._vector_index(name).search_vectors(vectors, k, self._positions(filter))
 
     def search_units(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[UnitRanking]:
-        """Like `search` in an index of units, with the scores of the units of what is found."""
+        """See `BaseSnapshot.search_units`."""
         return self._units(name).search_units(queries, k, self._positions(filter))
 
     async def asearch_units(self, name: str, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[UnitRanking]:
-        """Like `search_units`, without blocking the event loop."""
+        """See `BaseSnapshot.asearch_units`."""
         allowed = await asyncio.to_thread(self._positions, filter)
         return await (await asyncio.to_thread(self._units, name)).asearch_units(queries, k, allowed)
 
     def unit_language(self, name: str) -> str:
-        """ISO 639-1 code of the language whose sentences are the units of the index of that name."""
+        """See `BaseSnapshot.unit_language`."""
         return self._units(name).language
 
     def find(
         self, pattern: Pattern, filter: Filter | None = None, seconds: float | None = None
     ) -> Iterator[tuple[int, list[Span]]]:
-        """Every passage that matches and passes the filter, by position, with the spans of all matches; see `Corpus.find`."""
+        """See `BaseSnapshot.find`."""
         return self.corpus.find(pattern, self._positions(filter), seconds)
 
     def documents(self, positions: Iterable[int]) -> list[Document]:
-        """The passages at these positions, in this order."""
+        """See `BaseSnapshot.documents`."""
         return self.corpus.documents(positions)
 
     def get(self, ids: Sequence[str]) -> list[Document]:
-        """The passages with these ids, in this order; unknown ids are left out."""
+        """See `BaseSnapshot.get`."""
         return self.corpus.get(ids)
 
     def runs(self, source: str, filter: Filter | None = None) -> list[list[int]]:
-        """Positions of a source's passages in the order of its text; one that does not pass the filter ends a run."""
+        """See `BaseSnapshot.runs`."""
         positions = np.asarray(self.corpus.positions_of_source(source), np.int64)
         allowed = self._positions(filter)
         passes = np.ones(len(positions), np.bool_) if allowed is None else np.isin(positions, allowed)
         pairs = groupby(zip(positions.tolist(), passes.tolist(), strict=True), key=itemgetter(1))
         return [[position for position, _ in run] for passed, run in pairs if passed]
 
-    def check_field(self, field: str) -> None:
-        """Raise `InputError` if no passage has this metadata field."""
-        self.corpus.check_field(field, "field")
+    def check_field(self, field: str, place: str = "field") -> None:
+        """See `BaseSnapshot.check_field`."""
+        self.corpus.check_field(field, place)
+
+    def positions(self) -> Positions:
+        """See `BaseSnapshot.positions`."""
+        return self.corpus.all_positions()
+
+    def sources(self) -> list[str]:
+        """See `BaseSnapshot.sources`."""
+        return self.corpus.sources()
 
     def source_text(self, source: str) -> str | None:
-        """The decoded text of a source; None if the store does not hold it."""
+        """See `BaseSnapshot.source_text`."""
         return self.corpus.source_text(source)
 
     def forget(self) -> None:

@@ -62,3 +62,12 @@ class SparseIndex(EncodedVectorIndex):
         own: TermEncoder = encoder()
         check_encoder(settings["encoder"], own.fingerprint)
         return cls(own, index=ImpactIndex.load(directory, writable=writable))
+
+    @classmethod
+    def empty(cls, settings: Mapping[str, Any], encoder: Callable[[], Any]) -> Self:
+        """One with these settings and no texts. Raises `StoreError` if they are those of another encoder."""
+        from ragkit.indexes.impact import ImpactIndex
+
+        own: TermEncoder = encoder()
+        check_encoder(settings["encoder"], own.fingerprint)
+        return cls(own, index=ImpactIndex(**settings["impact"]))

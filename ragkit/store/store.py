@@ -12,24 +12,20 @@ The generation before the published one is kept, so that a reader that is just o
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from filelock import FileLock, Timeout
-from langchain_core.documents import Document
 
 from ragkit.corpus.corpus import Corpus
-from ragkit.documents.tokens import RegexTokenizer, Tokenizer
-from ragkit.encoders.base import Encoder, Progress
 from ragkit.encoders.factory import EncoderLike, as_encoder
-from ragkit.encoders.languages import iso_code
 from ragkit.encoders.lexical import Analyzer
-from ragkit.errors import InputError, StaleSnapshotError, StoreError
+from ragkit.errors import InputError, StoreError
+from ragkit.store.base import BaseStore
 from ragkit.store.draft import Draft
 from ragkit.store.loader import GENERATIONS, AnyEncoder, Loader
 from ragkit.store.manifest import NAME as MANIFEST
@@ -43,7 +39,7 @@ _FILES = (MANIFEST, f"{MANIFEST}.draft", _DATABASE, f"{_DATABASE}-journal", _LOC
 T = TypeVar("T")
 
 
-class Store:
+class Store(BaseStore):
     """Passages and their indexes, in memory or in a directory.
 
     Reads go through `snapshot`, so they are consistent while a writer publishes. An in-memory store is changed in place: do
@@ -52,7 +48,7 @@ class Store:
 
     def __init__(self, path: Path | None, snapshot: Snapshot, loader: Loader) -> None:
         """Use `Store.memory`, `Store.create` or `Store.open` instead."""
-        self.path, self.snapshot, self._loader = path, snapshot, loader
+        self.path, self._snapshot, self._loader = path, snapshot, loader
         self._split: dict[str, Any] | None = None  # of an in-memory store; a directory has it in its manifest
         self._writing = threading.RLock()
         self._draft: Draft | None = None
@@ -93,86 +89,40 @@ class Store:
         return cls(Path(path), _read(Path(path), loader), loader)
 
     def refresh(self) -> bool:
-        """Move on to the generation that is published now; returns whether it is a later one."""
+        """See `BaseStore.refresh`."""
         if self.path is None or read_manifest(self.path).generation == self.snapshot.corpus.generation:
             return False
         return self._move(_read(self.path, self._loader))
 
-    def read(self, use: Callable[[Snapshot], T]) -> T:
-        """What `use` makes of the snapshot; asked again if the snapshot turns out to be too old to be read."""
-        snapshot = self.snapshot
-        try:
-            return use(snapshot)
-        except StaleSnapshotError:
-            if not self.refresh() and self.snapshot is snapshot:
-                raise
-        return self.read(use)
-
-    async def aread(self, use: Callable[[Snapshot], Awaitable[T]]) -> T:
-        """Like `read`, without blocking the event loop."""
-        snapshot = self.snapshot
-        try:
-            return await use(snapshot)
-        except StaleSnapshotError:
-            if not await asyncio.to_thread(self.refresh) and self.snapshot is snapshot:
-                raise
-        return await self.aread(use)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Release the database."""
+        """See `BaseStore.close`."""
         self.snapshot.corpus.close()
 
     def discard(self) -> None:
-        """Close the store and delete its files; the directory itself stays."""
+        """See `BaseStore.discard`; the directory itself stays."""
         self.close()
         if self.path is not None:
             shutil.rmtree(self.path / GENERATIONS, ignore_errors=True)
             for name in _FILES:
                 (self.path / name).unlink(missing_ok=True)
 
-    def __len__(self) -> int:
-        return self.read(len)
+    @property
+    def name(self) -> str:
+        """See `BaseStore.name`."""
+        return "memory" if self.path is None else str(self.path)
 
     @property
-    def encoder(self) -> Encoder | None:
-        """The encoder of the first dense index; None if there is none."""
-        settings = self.snapshot.settings
-        return next(
-            (self._loader.encoder(name, DenseIndex.kind) for name in settings if settings[name]["kind"] == DenseIndex.kind), None
-        )
+    def snapshot(self) -> Snapshot:
+        """See `BaseStore.snapshot`."""
+        return self._snapshot
 
-    @property
-    def language(self) -> str | None:
-        """ISO 639-1 code of the language that the first lexical index analyses; None if there is none."""
-        settings = self.snapshot.settings
-        return next((iso_code(s["analyzer"]["language"]) for s in settings.values() if s["kind"] == LexicalIndex.kind), None)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """What sizes are counted in: the tokens of the dense encoder, or an estimate where there is none."""
-        encoder = self.encoder
-        return RegexTokenizer() if encoder is None else encoder.tokenizer
+    def _encoder(self, name: str, kind: str) -> Any:
+        return self._loader.encoder(name, kind)
 
     def verify(self) -> None:
         """Compare every file with its recorded digest. Raises `StoreError` on the first difference."""
         if self.path is not None:
             check_files(self.path, read_manifest(self.path), contents=True)
-
-    def upsert(self, documents: Sequence[Document], progress: Progress | None = None) -> list[str]:
-        """Add or replace documents by id, published when this returns; returns their ids in order."""
-        with self.write() as draft:
-            return draft.upsert(documents, progress)
-
-    def delete(self, ids: Sequence[str]) -> list[str]:
-        """Forget passages by id, published when this returns; returns the ids that were there."""
-        with self.write() as draft:
-            return draft.delete(ids)
 
     @contextmanager
     def write(self) -> Iterator[Draft]:
@@ -224,7 +174,7 @@ class Store:
         with self._moving:
             later = snapshot.corpus.generation > self.snapshot.corpus.generation
             if later:
-                self.snapshot = snapshot
+                self._snapshot = snapshot
             return later
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
@@ -204,13 +205,28 @@ class LexicalIndex:
         cls, directory: Path, settings: Mapping[str, Any], encoder: Callable[[], Encoder], *, writable: bool = False
     ) -> Self:
         """See `TextIndex.load`."""
+        index = cls.empty(settings, encoder)
+        index.index, index.vocabulary = BM25Index.load(directory / _INDEX), Vocabulary.load(directory / _VOCABULARY)
+        return index
+
+    @classmethod
+    def empty(cls, settings: Mapping[str, Any], encoder: Callable[[], Encoder]) -> Self:
+        """One with these settings and no texts."""
         return cls(
             Analyzer.from_fingerprint(settings["analyzer"]),
-            BM25Index.load(directory / _INDEX),
-            Vocabulary.load(directory / _VOCABULARY),
+            BM25Index(**settings["bm25"]),
             heading_weight=settings["heading_weight"],
             title_weight=settings["title_weight"],
         )
+
+    def frequencies(self, texts: Sequence[IndexedText]) -> list[dict[str, float]]:
+        """How often each text has each of its terms, as the index counts: those in headings and titles with their weights."""
+        fresh = LexicalIndex(self.analyzer, heading_weight=self.heading_weight, title_weight=self.title_weight)
+        fields = [(fresh._count(field), weight) for field, weight in self.prepare(texts, [])]
+        counted = SparseVectors.weighted_sum(fields, len(texts)).without_zeros()
+        terms = fresh.vocabulary.terms(counted.terms)
+        pairs = list(zip(terms, counted.weights.tolist(), strict=True))
+        return [dict(pairs[start:end]) for start, end in pairwise(counted.starts.tolist())]
 
 
 class DenseIndex(EncodedVectorIndex):
@@ -267,6 +283,15 @@ class DenseIndex(EncodedVectorIndex):
         own = encoder()
         check_encoder(settings["encoder"], own.fingerprint)
         return cls(own, FaissIndex.load(directory, writable=writable))
+
+    @classmethod
+    def empty(cls, settings: Mapping[str, Any], encoder: Callable[[], Encoder]) -> Self:
+        """One with these settings and no texts. Raises `StoreError` if they are those of another encoder."""
+        from ragkit.indexes.dense import FaissIndex
+
+        own = encoder()
+        check_encoder(settings["encoder"], own.fingerprint)
+        return cls(own, FaissIndex(**settings["vectors"]))
 
 
 KINDS: dict[str, type[TextIndex]] = {

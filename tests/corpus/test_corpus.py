@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 
-from ragkit.corpus.corpus import Corpus, SourceText
+from ragkit.corpus.changes import SourceText
+from ragkit.corpus.corpus import Corpus
 from ragkit.documents.provenance import Provenance, StageResult, with_provenance, with_stages
 from ragkit.errors import InputError, StaleSnapshotError, StoreError
 

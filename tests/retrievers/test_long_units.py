@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from ragkit import BM25Retriever, Pipeline, Store, bm25_and_dense, index_paths, provenance
-from ragkit.corpus.corpus import SourceText
+from ragkit.corpus.changes import SourceText
 from ragkit.documents.provenance import Provenance, with_provenance
 from ragkit.documents.tokens import count_tokens
 from ragkit.retrievers.long_units import LongUnitRetriever, packed

@@ -1,0 +1,1 @@
+"""Stores in engines that others make, behind the contract of `ragkit.store.base`."""
