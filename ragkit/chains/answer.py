@@ -33,7 +33,8 @@ class Answer:
     problems: tuple[str, ...] = ()
     """What else was found or mended: numbers of no passage, quotations that are none, a model that failed."""
     usage: Mapping[str, Any] = field(default_factory=dict)
-    """What the model cost: calls, prompt_tokens, completion_tokens (None where it does not say)."""
+    """What the model cost: calls, prompt_tokens, completion_tokens (None where it does not say); a `warning` where
+    a check could not be made."""
     confidence: float | None = None
     """The probability, from 0 to 1, that the context answers the question; None where nothing is calibrated for its pipeline."""
 
@@ -51,22 +52,20 @@ def extractive_answer(
 ) -> Answer:
     """The best sentences of the context, in reading order; abstains if the context has none.
 
-    Best is by the pruner's score, then by order. Headings, lead-ins and units that are mostly markup are left out, since they
-    hold no answer, unless there is nothing else. With a `calibration`, see `calibration_for`, it also abstains from contexts that
-    answer the question with a probability less than `abstain_below`; None is the calibration's own, 0 never abstains.
+    Best is by the pruner's score, then by the passage's rank. Headings, lead-ins and units that are mostly markup are left out,
+    since they hold no answer, unless there is nothing else. With a `calibration`, see `calibration_for`, it also abstains from
+    contexts that answer the question with a probability less than `abstain_below`; None is the calibration's own, 0 never
+    abstains.
     """
     confidence = None
     if calibration is not None:
         confidence = calibration(context)
         if context.passages and calibration.too_weak(confidence, abstain_below):
             return not_answered(context, confidence)
-    sentences = [
-        (rank, sentence)
-        for rank, sentence in enumerate(sentence for passage in context.passages for sentence in passage.sentences)
-    ]
-    prose = [item for item in sentences if _is_prose(item[1])] or sentences
-    best = sorted(prose, key=lambda item: (-(item[1].score or 0.0), item[0]))[:max_sentences]
-    chosen = tuple(sentence.citation for _, sentence in sorted(best, key=lambda item: item[0]))
+    sentences = [sentence for passage in context.best_first for sentence in passage.sentences]
+    prose = [sentence for sentence in sentences if _is_prose(sentence)] or sentences
+    best = sorted(prose, key=lambda sentence: -(sentence.score or 0.0))[:max_sentences]
+    chosen = tuple(sorted((sentence.citation for sentence in best), key=lambda citation: (citation.n, citation.start)))
     return Answer(
         text=" ".join(f"{citation.text} [{citation.n}]" for citation in chosen),
         citations=chosen,
@@ -78,7 +77,7 @@ def extractive_answer(
 
 def not_answered(context: GroundedContext, confidence: float | None) -> Answer:
     """The answer where the evidence is too weak, which points to the nearest passages, if there are any."""
-    near = "".join(f" [{passage.n}]" for passage in context.passages)
+    near = "".join(f" [{passage.n}]" for passage in context.best_first)
     text = f"{NOT_ANSWERED} Nearest to it:{near}" if near else NOT_ANSWERED
     return Answer(text, (), True, context, usage={"calls": 0}, confidence=confidence)
 

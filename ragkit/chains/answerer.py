@@ -17,10 +17,13 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializa
 from pydantic import ConfigDict, Field, model_validator
 
 from ragkit.chains.answer import Answer, extractive_answer, not_answered
+from ragkit.chains.budget import Budget
 from ragkit.chains.checked import AnswerStream
 from ragkit.chains.confidence import Calibration, calibration_for
 from ragkit.chains.context import GroundedContext
 from ragkit.chains.pipeline import Pipeline
+from ragkit.chains.support import ModelSupport
+from ragkit.chains.window import window_budget
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import RagkitError
 from ragkit.prompting import load_prompt
@@ -48,7 +51,8 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
     prompt: str | Path | ChatPromptTemplate = "grounded_answer"
     """A shipped prompt by its name, a prompt file by its path, or a template; its variables are context and question."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Token budget of the context; None is the pipeline's."""
+    """Token budget of the context; None is the pipeline's, and if that has none either, what the model's window leaves, if it is
+    known: see `ragkit.chains.window`."""
     on_failure: Literal["extract", "raise"] = "extract"
     """A model that fails or says nothing: answer with the best sentences, and say so in `problems`, or raise its error. While
     streaming, it is raised if something has been said already."""
@@ -56,6 +60,10 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
     """Says how likely a context answers its question; None is the shipped one for the pipeline that it was made with."""
     abstain_below: float | None = Field(default=None, ge=0, le=1)
     """Abstain if that is less likely than this; None is the calibration's own, 0 never abstains for it."""
+
+    support: Literal["lexical", "model"] | ModelSupport = "lexical"
+    """How statements are checked: by the words that they share with the sentences they rest on, or besides by ragkit's Provence
+    model, or another one. It is loaded for the first answer; if it fails, words decide, and `usage` has a `warning`."""
 
     @model_validator(mode="after")
     def _prompt_fits(self) -> Self:
@@ -79,7 +87,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         no_more(kwargs, "set it in the constructor")
 
         def work(configs: list[RunnableConfig]) -> list[Answer | Exception]:
-            contexts = self.pipeline.ground_batch(inputs, max_tokens=self.max_tokens, config=configs, return_exceptions=True)
+            contexts = self.pipeline.ground_batch(inputs, max_tokens=self._budget(), config=configs, return_exceptions=True)
             settled = self._settled_all(contexts)
             asking = [at for at, answer in enumerate(settled) if answer is None]
             prompts = [self._prompt(contexts[at]) for at in asking]
@@ -96,7 +104,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
 
         async def work(configs: list[RunnableConfig]) -> list[Answer | Exception]:
             contexts = await self.pipeline.aground_batch(
-                inputs, max_tokens=self.max_tokens, config=configs, return_exceptions=True
+                inputs, max_tokens=self._budget(), config=configs, return_exceptions=True
             )
             settled = await asyncio.to_thread(self._settled_all, contexts)
             asking = [at for at, answer in enumerate(settled) if answer is None]
@@ -121,7 +129,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         return self._atransform_stream_with_config(inputs(), self._astreamed, config)  # type: ignore[arg-type]
 
     def _streamed(self, inputs: Iterator[str], config: RunnableConfig) -> Iterator[Any]:
-        context = self.pipeline.ground(next(inputs), max_tokens=self.max_tokens, config=config)
+        context = self.pipeline.ground(next(inputs), max_tokens=self._budget(), config=config)
         if settled := self._settled(context):
             yield from _whole(settled)
             return
@@ -138,7 +146,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
             yield self._sure(said.answer())
 
     async def _astreamed(self, inputs: AsyncIterator[str], config: RunnableConfig) -> AsyncIterator[Any]:
-        context = await self.pipeline.aground(await anext(inputs), max_tokens=self.max_tokens, config=config)
+        context = await self.pipeline.aground(await anext(inputs), max_tokens=self._budget(), config=config)
         if settled := await asyncio.to_thread(self._settled, context):
             for piece in _whole(settled):
                 yield piece
@@ -211,7 +219,16 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         return self._sure(replace(extractive_answer(context), problems=(problem,), usage={"calls": 1, "failures": 1}))
 
     def _new(self, context: GroundedContext) -> AnswerStream:
-        return AnswerStream(context, Analyzer(self.pipeline.language or "english"))
+        model = ModelSupport() if self.support == "model" else self.support
+        analyzer = Analyzer(self.pipeline.language or "english")
+        return AnswerStream(context, analyzer, model if isinstance(model, ModelSupport) else None)
+
+    def _budget(self) -> int | Budget | None:
+        """What the context may cost; None leaves it to the pipeline."""
+        if self.max_tokens is not None or self.pipeline.max_tokens is not None:
+            return self.max_tokens
+        template = self._template()
+        return window_budget(self.llm, lambda question: template.format_messages(context="", question=question))
 
     def _prompt(self, context: GroundedContext) -> PromptValue:
         return self._template().invoke({"context": context.text, "question": context.question})

@@ -40,6 +40,8 @@ class Claim:
     """The sentences of these passages (of any, if none is cited) that bear it out, at most three, in the context's order."""
     support: float
     """The share, from 0 to 1, of what the statement adds to the question that the evidence has; 0 if a number is missing."""
+    probability: float | None = None
+    """What a model gives the evidence, from 0 to 1; None if none was asked. See `ragkit.chains.support`."""
 
 
 def claims_of(answer: str, markers: Sequence[Marker], context: GroundedContext, analyzer: Analyzer) -> list[Claim]:
@@ -66,7 +68,7 @@ def claims_of(answer: str, markers: Sequence[Marker], context: GroundedContext, 
         if not terms or said.endswith((":", "：", "?", "？")):
             continue
         numbers = tuple(dict.fromkeys(marker.n for marker in its))
-        passages = [passage for passage in context.passages if not numbers or passage.n in numbers]
+        passages = [passage for passage in context.best_first if not numbers or passage.n in numbers]
         evidence, support = _supported(terms - given or terms, _numerals(said) - _numerals(context.question), passages, analyzer)
         end = max([unit.end, *(marker.end for marker in its)])
         start = min([unit.start, *(marker.start for marker in its)])
@@ -130,7 +132,7 @@ def _supported(
         chosen.append(best)
         missing -= candidates[best][1]
         lacking -= candidates[best][2]
-    evidence = tuple(candidates[at][0] for at in sorted(chosen))
+    evidence = tuple(sorted((candidates[at][0] for at in chosen), key=lambda citation: (citation.n, citation.start)))
     return evidence, 0.0 if lacking else 1 - len(missing) / len(terms)
 
 

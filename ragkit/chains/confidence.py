@@ -19,6 +19,7 @@ from ragkit.chains.pipeline import Pipeline
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError
 from ragkit.pruners.provence import ProvencePruner
+from ragkit.rerankers.behind import BehindReranker
 from ragkit.rerankers.blend import BlendReranker
 from ragkit.rerankers.provence import ProvenceReranker
 
@@ -37,7 +38,7 @@ def evidence(context: GroundedContext) -> tuple[float, ...]:
     reranked = context.trace[1].results if len(context.trace) > 1 else ()
     scores = sorted((result.score for result in reranked if result.score is not None), reverse=True)
     first, second = (_log_odds(scores[at]) if at < len(scores) else _log_odds(0) for at in (0, 1))
-    sentences = [sentence for passage in context.passages for sentence in passage.sentences]
+    sentences = [sentence for passage in context.best_first for sentence in passage.sentences]
     best = max(sentences, key=lambda sentence: sentence.score or 0.0, default=None)
     analyzer = Analyzer()
     asked = set(analyzer(context.question))
@@ -133,9 +134,9 @@ def shipped() -> Calibration:
 def calibration_for(pipeline: Pipeline) -> Calibration | None:
     """`shipped` for a pipeline that reranks and prunes with ragkit's own Provence model; None for any other."""
     match pipeline.stages:
-        # a blend changes the order of passages, not what the reranker says of them
-        case [ProvenceReranker(model=None), *blends, ProvencePruner(model=None)] if all(
-            isinstance(b, BlendReranker) for b in blends
+        # those between change the order of passages, not what the reranker says of them
+        case [ProvenceReranker(model=None), *others, ProvencePruner(model=None)] if all(
+            isinstance(other, BlendReranker | BehindReranker) for other in others
         ):
             return shipped()
     return None

@@ -77,12 +77,16 @@ class GroundedPassage:
     headings: tuple[str, ...]
     score: float | None
     label: str
-    """The line above the passage in the prompt: its source, as short as still tells the sources apart, and heading path."""
+    """Its source, as short as still tells the sources apart, and its heading path or title."""
     text: str
     spans: tuple[Span, ...]
     sentences: tuple[Sentence, ...]
     dropped: tuple[Sentence, ...] = ()
     """The units of the whole passage that are not shown: pruned, over the budget, or already shown by another passage."""
+    rank: int = 1
+    """Its place among the context's passages by relevance, 1 the best; `n` follows the order shown."""
+    header: str = ""
+    """The line above it in the prompt: the label without headings that the text shows; empty below one of the same section."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Candidate:
 
 def prompt_text(passages: Iterable[GroundedPassage]) -> str:
     """The passages as a prompt shows them: nothing in them reads as a number of a passage, or as a token of a chat template."""
-    return "\n\n".join(f"[{passage.n}] {quoted(passage.label)}\n{quoted(passage.text)}" for passage in passages)
+    return "\n\n".join(f"{f'[{p.n}] {quoted(p.header)}'.rstrip()}\n{quoted(p.text)}" for p in passages)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,11 @@ class GroundedContext:
     def text(self) -> str:
         """Ready for a prompt: each passage under its number, source and headings. Empty if there are no passages."""
         return prompt_text(self.passages)
+
+    @property
+    def best_first(self) -> tuple[GroundedPassage, ...]:
+        """The passages by relevance, whatever the order in which they are shown."""
+        return tuple(sorted(self.passages, key=lambda passage: passage.rank))
 
     @property
     def citations(self) -> tuple[Citation, ...]:

@@ -14,8 +14,10 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import Field
 
+from ragkit.chains.budget import Budget
 from ragkit.chains.context import GroundedContext, Ranked, StageTrace
 from ragkit.chains.grounding import ground
+from ragkit.chains.ordering import Order
 from ragkit.compressor import Compressor, Outcome
 from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import SCORE_KEY, ensure_id, place, reanchored
@@ -25,7 +27,7 @@ from ragkit.pruners.base import Pruner
 from ragkit.retrievers.base import StoreRetriever
 from ragkit.retrievers.batched import BatchedRetriever, Results
 from ragkit.runs import Configs, Owner, arun_batch, run_batch
-from ragkit.store.store import Store
+from ragkit.store.base import BaseStore
 
 
 class _Step(NamedTuple):
@@ -55,6 +57,9 @@ class Pipeline(BatchedRetriever):
     """Default token budget of `ground`."""
     max_passages: int | None = Field(default=None, gt=0)
     """Default number of passages of `ground`."""
+    order: Order = "best-first"
+    """In what order `ground` shows and numbers passages; what is kept is the same. "best-last" and "best-at-ends" put the best
+    where language models read most attentively, "source" keeps what is from one source together, in the order of its text."""
 
     @classmethod
     def from_config(cls, path: str | Path, *, store: Any = None) -> Self:
@@ -71,15 +76,19 @@ class Pipeline(BatchedRetriever):
         self,
         question: str,
         *,
-        max_tokens: int | None = None,
+        max_tokens: int | Budget | None = None,
         max_passages: int | None = None,
+        order: Order | None = None,
         k: int | None = None,
         filter: Filter | None = None,
         config: RunnableConfig | None = None,
     ) -> GroundedContext:
-        """Numbered, cited, budgeted context for one question; arguments override the pipeline's own."""
+        """Numbered, cited, budgeted context for one question; arguments override the pipeline's own.
+
+        `max_tokens` counts tokens of the store's tokenizer, unless it is a `Budget`, which counts its own.
+        """
         [context] = self.ground_batch(
-            [question], max_tokens=max_tokens, max_passages=max_passages, k=k, filter=filter, config=config
+            [question], max_tokens=max_tokens, max_passages=max_passages, order=order, k=k, filter=filter, config=config
         )
         grounded: GroundedContext = context
         return grounded
@@ -88,8 +97,9 @@ class Pipeline(BatchedRetriever):
         self,
         questions: Sequence[str],
         *,
-        max_tokens: int | None = None,
+        max_tokens: int | Budget | None = None,
         max_passages: int | None = None,
+        order: Order | None = None,
         k: int | None = None,
         filter: Filter | None = None,
         config: Configs = None,
@@ -102,7 +112,7 @@ class Pipeline(BatchedRetriever):
 
         def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
             ways = self._run(questions, configs, *self._arguments(questions, k, filter)) if questions else []
-            return self._ground(ways, max_tokens, max_passages)
+            return self._ground(ways, max_tokens, max_passages, order)
 
         return run_batch(self._grounding, questions, config, work, return_exceptions=return_exceptions)
 
@@ -110,15 +120,16 @@ class Pipeline(BatchedRetriever):
         self,
         question: str,
         *,
-        max_tokens: int | None = None,
+        max_tokens: int | Budget | None = None,
         max_passages: int | None = None,
+        order: Order | None = None,
         k: int | None = None,
         filter: Filter | None = None,
         config: RunnableConfig | None = None,
     ) -> GroundedContext:
         """Async form of `ground`."""
         [context] = await self.aground_batch(
-            [question], max_tokens=max_tokens, max_passages=max_passages, k=k, filter=filter, config=config
+            [question], max_tokens=max_tokens, max_passages=max_passages, order=order, k=k, filter=filter, config=config
         )
         grounded: GroundedContext = context
         return grounded
@@ -127,8 +138,9 @@ class Pipeline(BatchedRetriever):
         self,
         questions: Sequence[str],
         *,
-        max_tokens: int | None = None,
+        max_tokens: int | Budget | None = None,
         max_passages: int | None = None,
+        order: Order | None = None,
         k: int | None = None,
         filter: Filter | None = None,
         config: Configs = None,
@@ -138,7 +150,7 @@ class Pipeline(BatchedRetriever):
 
         async def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
             ways = await self._arun(questions, configs, *self._arguments(questions, k, filter)) if questions else []
-            return await asyncio.to_thread(self._ground, ways, max_tokens, max_passages)
+            return await asyncio.to_thread(self._ground, ways, max_tokens, max_passages, order)
 
         return await arun_batch(self._grounding, questions, config, work, return_exceptions=return_exceptions)
 
@@ -186,7 +198,7 @@ class Pipeline(BatchedRetriever):
         store = self._store()
         return None if store is None else store.language
 
-    def _store(self) -> Store | None:
+    def _store(self) -> BaseStore | None:
         if isinstance(self.retriever, Pipeline):
             return self.retriever._store()
         return self.retriever.store if isinstance(self.retriever, StoreRetriever) else None
@@ -196,24 +208,28 @@ class Pipeline(BatchedRetriever):
         return 0 if store is None else len(store)
 
     def _ground(
-        self, ways: Sequence[_Way], max_tokens: int | None, max_passages: int | None
+        self, ways: Sequence[_Way], max_tokens: int | Budget | None, max_passages: int | None, order: Order | None
     ) -> list[GroundedContext | Exception]:
         store = self._store()
         tokenizer: Tokenizer = RegexTokenizer() if store is None else store.tokenizer
-        return [
-            way.failure
-            or ground(
-                way.query,
-                way.documents,
-                tokenizer,
-                whole=way.whole,
-                seen=[*way.seen.values()],
-                max_tokens=self.max_tokens if max_tokens is None else max_tokens,
-                max_passages=self.max_passages if max_passages is None else max_passages,
-                trace=way.trace,
-            )
-            for way in ways
-        ]
+
+        def grounded(way: _Way) -> GroundedContext | Exception:
+            try:
+                return ground(
+                    way.query,
+                    way.documents,
+                    tokenizer,
+                    whole=way.whole,
+                    seen=[*way.seen.values()],
+                    max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+                    max_passages=self.max_passages if max_passages is None else max_passages,
+                    order=order or self.order,
+                    trace=way.trace,
+                )
+            except InputError as error:
+                return error
+
+        return [way.failure or grounded(way) for way in ways]
 
 
 class _Way:

@@ -23,6 +23,22 @@ class Statements(BaseModel):
     statements: list[Statement]
 
 
+class StructuredModel(RunnableLambda[Any, AIMessage]):
+    """A chat model that answers in statements; see `structured`."""
+
+    def __init__(self, model: BaseChatModel, bound: Runnable[Any, Any]) -> None:
+        """`bound` is the `model` with its output held to `Statements`, the raw message included."""
+
+        def ask(prompt: Any, config: RunnableConfig) -> AIMessage:
+            return _message(bound.invoke(prompt, config))
+
+        async def aask(prompt: Any, config: RunnableConfig) -> AIMessage:
+            return _message(await bound.ainvoke(prompt, config))
+
+        super().__init__(ask, aask, name="statements")
+        self.model = model
+
+
 def structured(model: BaseChatModel) -> Runnable[Any, Any]:
     """The model, held to a schema of statements that each name their passages: `GroundedAnswerer(llm=structured(model), ...)`.
 
@@ -30,17 +46,9 @@ def structured(model: BaseChatModel) -> Runnable[Any, Any]:
     output stay as they are; an answer that does not fit the schema is taken as text. Such answers are not streamed.
     """
     try:
-        bound = model.with_structured_output(Statements, include_raw=True)
+        return StructuredModel(model, model.with_structured_output(Statements, include_raw=True))
     except NotImplementedError:
         return model
-
-    def ask(prompt: Any, config: RunnableConfig) -> AIMessage:
-        return _message(bound.invoke(prompt, config))
-
-    async def aask(prompt: Any, config: RunnableConfig) -> AIMessage:
-        return _message(await bound.ainvoke(prompt, config))
-
-    return RunnableLambda(ask, aask, name="statements")
 
 
 def _message(reply: Any) -> AIMessage:

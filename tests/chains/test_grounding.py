@@ -41,7 +41,7 @@ def test_numbers_follow_rank_and_citations_resolve() -> None:
     ]
     assert context.cite(2) == context.citations[2:]
     assert context.cite(9) == ()
-    assert context.text == "[1] f.md\nOne. Two.\n\n[2] f.md\nThree."
+    assert context.text == "[1] f.md\nOne. Two.\n\n[2]\nThree."
 
 
 def test_overlapping_passages_show_their_common_text_once() -> None:
