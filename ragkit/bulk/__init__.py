@@ -1,0 +1,1 @@
+"""Large folders and many questions, by several processes or a cluster."""

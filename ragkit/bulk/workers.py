@@ -1,0 +1,110 @@
+"""Work on many items by several processes: what all kinds of workers promise, and processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from ragkit.errors import InputError, RagkitError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+_work: Callable[[Any], Any] | None = None  # of a process that was started by `Processes`
+
+
+class Workers(Protocol):
+    """Processes, here or elsewhere, that do the same work for many items."""
+
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """The place of each item and what `work` made of it, each once, as they are done and so in any order.
+
+        `work`, items and results are pickled. A worker gets `work` once, so what that loads is loaded once. An item may be worked
+        on again after a worker was lost. A `RagkitError` of `work` ends all, as an `InputError` if it was one.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Processes:
+    """So many processes of this machine, which share its cores; or one for each GPU named in `gpus`, as CUDA numbers them.
+
+    A script that uses them must be importable: keep its start under `if __name__ == "__main__"`.
+    """
+
+    count: int = 2
+    gpus: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"count: must be at least 1, not {self.count}")
+
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """See `Workers.map`. Raises `RagkitError` if a process dies."""
+        if not items:
+            return
+        # never more than there are items: each costs the loading of a model
+        places: list[str | None] = [*(self.gpus or [None] * self.count)][: len(items)]
+        context = get_context("spawn")  # a fork would share the locks and threads of torch and faiss
+        free = context.SimpleQueue()
+        for place in places:
+            free.put(place)
+        threads = max(1, (os.cpu_count() or 1) // len(places))
+        with ProcessPoolExecutor(len(places), context, _start, (work, free, threads)) as pool:
+            try:
+                waiting = {pool.submit(_do, item): number for number, item in enumerate(items)}
+                for done in as_completed(waiting):
+                    yield waiting[done], settled(done.result())
+            except BrokenProcessPool:
+                raise RagkitError(
+                    "a worker process died, perhaps for want of memory; run the same again, with fewer processes: it goes on"
+                ) from None
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Failure(NamedTuple):
+    """An error on its way from a worker: not every exception survives pickling."""
+
+    message: str
+    of_input: bool
+
+
+def guarded(work: Callable[[T], R], item: T) -> R | Failure:
+    """What `work` makes of the item, or why it could not."""
+    try:
+        return work(item)
+    except RagkitError as error:
+        return Failure(str(error), isinstance(error, InputError))
+
+
+def settled(result: R | Failure) -> R:
+    """The result. Raises the error that it is instead."""
+    if isinstance(result, Failure):
+        raise (InputError if result.of_input else RagkitError)(result.message)
+    return result
+
+
+def _start(work: Callable[[Any], Any], free: Any, threads: int) -> None:
+    global _work
+    _work = work
+    gpu = free.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    # libraries read these when they are loaded; what a user has said stays
+    for name in _THREADS:
+        os.environ.setdefault(name, str(threads))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def _do(item: Any) -> Any:
+    assert _work is not None
+    return guarded(_work, item)
