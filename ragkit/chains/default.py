@@ -10,9 +10,11 @@ from ragkit.chains.config import PipelineConfig
 def default_config(language: str | None) -> PipelineConfig:
     """Hybrid retrieval, then what ragkit knows best for text in `language`: an ISO 639-1 code, as `Store.language` has it."""
     # the model that comes with ragkit has learnt from English text
-    stages: list[dict[str, Any]] = [{"type": "extractive"}]
+    # the same text again would only take the place of another: see docs/poisoning.md
+    duplicates = {"type": "duplicates"}
+    stages: list[dict[str, Any]] = [duplicates, {"type": "extractive"}]
     if language == "en":
         # an answer is made of the best sentences only: higher than the model's own threshold, which is meant to lose nothing
         blend = {"type": "blend", "weight": 0.5}
-        stages = [{"type": "provence-reranker"}, blend, {"type": "provence", "threshold": 0.3}]
+        stages = [{"type": "provence-reranker"}, blend, duplicates, {"type": "provence", "threshold": 0.3}]
     return PipelineConfig(retriever={"type": "hybrid", "k": 20}, stages=stages)

@@ -103,6 +103,7 @@ class Candidates:
         fast = {f"{name} int8": {**stage, "dtype": "int8"} for name, stage in self._in_int8().items()}
         self.rerankers |= fast
         self.rerankers |= {str(stage["type"]): dict(stage) for stage in rerankers}
+        self._moving = [stage for name, stage in stages.items() if name == "duplicates"]
         self.pruner = next((stage for name, stage in stages.items() if name in ("provence", "extractive")), None)
         weight = float(stages.get("blend", {}).get("weight", 0.0))
         self.default = Setting("hybrid", next((name for name in stages if name in self.rerankers), None), size, weight)
@@ -129,6 +130,7 @@ class Candidates:
         stages: list[dict[str, Any]] = [] if setting.reranker is None else [dict(self.rerankers[setting.reranker])]
         if setting.weight:
             stages.append({"type": "blend", "weight": setting.weight})
+        stages += map(dict, self._moving)
         if pruner is not None:
             # of one dtype, the two share their pass
             shared = {key: value for stage in stages[:1] for key, value in stage.items() if key == "dtype"}

@@ -109,7 +109,12 @@ def test_the_systems_without_a_config(
 
 
 def test_what_is_not_english_is_not_for_the_english_model() -> None:
-    assert [stage["type"] for stage in built_in("en")["default"].stages] == ["provence-reranker", "blend", "provence"]
+    assert [stage["type"] for stage in built_in("en")["default"].stages] == [
+        "provence-reranker",
+        "blend",
+        "duplicates",
+        "provence",
+    ]
     for language in ("de", None):
         assert default_config(language).stages == [{"type": "extractive"}]
 

@@ -163,6 +163,7 @@ def test_a_pruner_has_the_dtype_of_its_reranker_so_that_they_share_their_pass() 
     assert stages == [
         {"type": "provence-reranker", "dtype": "int8"},
         {"type": "blend", "weight": 0.3},
+        {"type": "duplicates"},
         {"type": "provence", "threshold": 0.3, "dtype": "int8"},
     ]
 

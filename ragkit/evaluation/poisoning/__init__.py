@@ -1,0 +1,1 @@
+"""Passages that somebody plants in a corpus to reach the generator, and how often a pipeline lets them."""
