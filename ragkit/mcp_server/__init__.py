@@ -1,0 +1,1 @@
+"""An index as tools for agents, over the Model Context Protocol."""

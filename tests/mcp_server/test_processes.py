@@ -1,0 +1,149 @@
+"""`ragkit mcp` as a process of its own, asked by the official client over both transports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ragkit.cli import app
+from ragkit.encoders.lexical import Analyzer
+from ragkit.store.indexer import index_paths
+from ragkit.store.store import Store
+from ragkit.store.text_index import LexicalIndex
+
+mcp = pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'ragkit[mcp]'")
+registered = any(command.callback and command.callback.__name__ == "mcp" for command in app.registered_commands)
+pytestmark = pytest.mark.skipif(not registered, reason="`ragkit mcp` is not among the commands")
+
+PIPELINE = "retriever: {type: bm25}\n"
+
+
+@pytest.fixture
+def index(tmp_path: Path, folder: Path) -> Path:
+    """A directory with an index of the folder, for BM25 alone, and a pipeline file."""
+    with Store.create(tmp_path / "index", {"bm25": LexicalIndex(Analyzer())}) as store:
+        index_paths(store, [folder])
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    return tmp_path / "index"
+
+
+def command(index: Path, *options: str) -> list[str]:
+    return ["-m", "ragkit", "mcp", str(index), "--config", str(index.parent / "pipeline.yaml"), *options]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+async def converse(client: Any, folder: Path, index: Path) -> None:
+    """Search, ask and read; then the folder changes, and so do the replies."""
+    assert [tool.name for tool in (await client.list_tools()).tools] == ["search", "ask", "read_source"]
+    found = (await client.call_tool("search", {"question": "which oil does the pump need", "k": 3})).structured_content
+    [passage] = found["passages"]
+    assert (passage["source"], passage["first_line"], passage["last_line"]) == (str(folder / "guide.md"), 1, 7)
+    assert "oil of grade 40" in passage["text"]
+    assert "[7]" not in passage["text"]
+    assert "<|" not in passage["text"]
+    read = (await client.call_tool("read_source", {"id": passage["id"], "around": 10})).structured_content
+    assert passage["text"] in read["text"]
+    answered = (await client.call_tool("ask", {"question": "Which oil does the pump need?"})).structured_content
+    assert answered["answer"].startswith("The pump needs oil of grade 40. [1] ")
+    assert [citation["line"] for citation in answered["citations"]] == [3, 3, 3]
+    refused = await client.call_tool("search", {"question": "oil", "k": 1000})
+    assert refused.is_error
+    assert refused.content[0].text == "k: input should be less than or equal to 50, not 1000"
+
+    (folder / "mixer.md").write_text("The mixer needs sand.")
+    (folder / "guide.md").unlink()
+    for _ in range(3):  # two generations on, what the server had opened is gone
+        with Store.open(index) as store:
+            index_paths(store, [folder])
+        (folder / "mixer.md").write_text((folder / "mixer.md").read_text() + " Really.")
+    found = (await client.call_tool("search", {"question": "pump mixer", "k": 3})).structured_content
+    assert [passage["source"] for passage in found["passages"]] == [str(folder / "mixer.md")]
+    gone = await client.call_tool("read_source", {"id": passage["id"]})
+    assert gone.is_error
+
+
+async def test_over_standard_streams(index: Path, folder: Path) -> None:
+    server = mcp.StdioServerParameters(command=sys.executable, args=command(index), env=environment())
+    async with mcp.Client(server) as client:
+        await converse(client, folder, index)
+
+
+async def test_over_http(index: Path, folder: Path) -> None:
+    with serving(index) as url:
+        async with mcp.Client(url) as client:
+            await converse(client, folder, index)
+        async with mcp.Client(url, mode="legacy") as client:
+            found = await client.call_tool("search", {"question": "mixer"})
+            assert len(found.structured_content["passages"]) == 1
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        # a web page whose name has come to mean this machine, and one that sends more than a question
+        assert httpx.post(url, json=ping, headers={**headers, "Host": "evil.example"}).status_code == 421
+        assert httpx.post(url, json=ping, headers={**headers, "Origin": "http://evil.example"}).status_code == 403
+        assert httpx.post(url, content=b"x" * 100_000, headers=headers).status_code == 413
+
+
+def test_nothing_but_the_protocol_on_stdout(index: Path) -> None:
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    sent = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "ask", "arguments": {"question": "Which oil?"}}},
+    ]
+    with subprocess.Popen(
+        [sys.executable, *command(index)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as server:
+        assert server.stdin
+        assert server.stdout
+        for message in sent:
+            server.stdin.write(json.dumps(message) + "\n")
+            server.stdin.flush()
+        said = [json.loads(server.stdout.readline()) for _ in range(2)]
+        server.stdin.close()
+        assert server.stdout.read() == ""
+        assert server.wait(30) == 0
+    assert [message["id"] for message in said] == [1, 2]
+    assert said[1]["result"]["isError"] is False
+
+
+def test_a_mistake_ends_the_process_with_one_line(index: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, *command(index, "--http", "0.0.0.0:0")], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.fullmatch(r"ragkit: --http: 0\.0\.0\.0 can be reached from other machines, .*--expose.*\n", run.stderr)
+
+
+@contextmanager
+def serving(index: Path) -> Iterator[str]:
+    """A server on a free port; it must end when it is told to."""
+    server = subprocess.Popen(
+        [sys.executable, *command(index, "--http", "127.0.0.1:0")], stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        assert server.stderr
+        announced = re.search(r"http://127\.0\.0\.1:\d+/mcp", server.stderr.readline())
+        assert announced
+        yield announced[0]
+    finally:
+        server.terminate()
+        with server:
+            server.wait(30)
