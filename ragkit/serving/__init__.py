@@ -1,0 +1,1 @@
+"""A pipeline as an HTTP service that many callers share: search, rerank, prune, ground and ask."""

@@ -1,0 +1,200 @@
+"""Starting, following an index that somebody else writes, and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langchain_core.documents import Document
+
+from ragkit import BM25Retriever, Store
+from ragkit.serving.limits import Limits
+from ragkit.store.store import bm25_and_dense
+from tests.serving.conftest import DOCUMENTS, Gate, client_of, running, until
+
+pytest.importorskip("fastapi", reason="needs ragkit[serve]")
+pytest.importorskip("prometheus_client", reason="needs ragkit[serve]")
+
+
+def test_what_another_process_indexes_is_found(make_service: Any, make_encoder: Any, tmp_path: Path) -> None:
+    with Store.create(tmp_path / "index", bm25_and_dense(make_encoder())) as store:
+        store.upsert(DOCUMENTS)
+    opened = lambda encoder: Store.open(tmp_path / "index", encoder={"dense": encoder})  # noqa: E731
+    with client_of(make_service(store=opened, limits=Limits(refresh_s=0.01, drain_s=10))) as client:
+
+        def ids() -> list[str]:
+            found = client.post("/v1/search", json={"query": "zebras gallop"}).json()["hits"]
+            return [hit["id"] for hit in found]
+
+        assert "new" not in ids()
+        with Store.open(tmp_path / "index", encoder=make_encoder()) as writer:
+            for n in range(3):  # more generations than a reader may be behind
+                writer.upsert([Document(id="new", page_content=f"Zebras gallop. {n}")])
+            until(lambda: ids()[0] == "new")
+            writer.delete(["new"])
+        until(lambda: "new" not in ids())
+        until(lambda: "ragkit_passages 4.0" in client.get("/metrics").text)
+
+
+def test_an_index_that_is_damaged_later_is_served_as_it_was(make_service: Any, make_encoder: Any, tmp_path: Path) -> None:
+    with Store.create(tmp_path / "index", bm25_and_dense(make_encoder())) as store:
+        store.upsert(DOCUMENTS)
+    opened = lambda encoder: Store.open(tmp_path / "index", encoder={"dense": encoder})  # noqa: E731
+    service = make_service(store=opened)
+    with client_of(service) as client:
+        (tmp_path / "index" / "manifest.json").write_text("{")
+        asyncio.run(service.refresh())
+        assert len(client.post("/v1/search", json={"query": "boats"}).json()["hits"]) == len(DOCUMENTS)
+        assert client.get("/ready").status_code == 200
+
+
+def test_not_ready_before_the_models_are(make_service: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = make_service()
+    warm = service._warm
+
+    def slowly() -> None:
+        gate.entered.set()
+        assert gate.open.wait(20)
+        warm()
+
+    monkeypatch.setattr(service, "_warm", slowly)
+
+    async def run() -> None:
+        from ragkit.serving.app import create_app
+
+        transport = httpx.ASGITransport(app=create_app(service))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await service.start()
+            assert await asyncio.to_thread(gate.entered.wait, 20)
+            assert (await client.get("/health")).status_code == 200
+            early = await client.get("/ready")
+            assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+            gate.open.set()
+            while (await client.get("/ready")).status_code != 200:
+                await asyncio.sleep(0.001)
+            await service.stop()
+            assert (await client.get("/ready")).status_code == 503
+            assert (await client.post("/v1/rerank", json={"query": "x", "documents": ["y"]})).status_code == 503
+
+    asyncio.run(run())
+
+
+def test_a_request_that_runs_is_finished_at_a_shutdown(make_service: Any, gate: Gate) -> None:
+    """The server stops listening at once, and answers what it has begun."""
+    service = make_service(gate=gate)
+    with httpx.Client(timeout=20) as client, ThreadPoolExecutor(1) as pool, running(service) as url:
+        blocked = pool.submit(client.post, f"{url}/v1/rerank", json={"query": "blocked", "documents": ["x"]})
+        assert gate.entered.wait(20)
+        address = (httpx.URL(url).host, httpx.URL(url).port)
+
+        def refused() -> bool:
+            try:
+                socket.create_connection(address, timeout=1).close()
+            except OSError:
+                return True
+            return False
+
+        def release() -> None:
+            until(refused)
+            gate.open.set()
+
+        threading.Thread(target=release).start()
+    assert blocked.result().status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_told_so_at_a_shutdown(make_service: Any, gate: Gate) -> None:
+    service = make_service(gate=gate, limits=Limits(drain_s=0.1))
+    with httpx.Client(timeout=20) as client, ThreadPoolExecutor(1) as pool, running(service) as url:
+        blocked = pool.submit(client.post, f"{url}/v1/rerank", json={"query": "blocked", "documents": ["x"]})
+        assert gate.entered.wait(20)
+    assert blocked.result().status_code == 503
+    assert "stopping" in blocked.result().json()["error"]["message"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_the_command(tmp_path: Path) -> None:
+    """From the command line: a key, the server, an answer, SIGTERM."""
+    with Store.create(tmp_path / "index", BM25Retriever.indexes()) as store:
+        store.upsert(DOCUMENTS)
+    (tmp_path / "ragkit.yaml").write_text("retriever: {type: bm25}\nstages: [{type: extractive, scorer: bm25}]\n")
+    program = (
+        "import sys, typer; from ragkit.serving.command import serve, serve_key; app = typer.Typer(); "
+        "app.command()(serve); app.command('serve-key')(serve_key); app()"
+    )
+    run = [sys.executable, "-c", program]
+    key = subprocess.run(
+        [*run, "serve-key", str(tmp_path / "keys"), "--name", "me"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--config", str(tmp_path / "ragkit.yaml"), "--keys", str(tmp_path / "keys"), "--port", str(port)]
+    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "console", "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        [*run, "serve", str(tmp_path / "index"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    ) as server:
+        try:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=30
+            ) as client:
+
+                def ready() -> bool:
+                    assert server.poll() is None, server.communicate()[0]
+                    try:
+                        return client.get("/ready").status_code == 200
+                    except httpx.TransportError:
+                        return False
+
+                until(ready)
+                assert client.post("/v1/ask", json={"query": "What do otters eat?"}).json()["answer"].endswith("[1]")
+                assert client.post("/v1/ask", json={"query": "x"}, headers={"Authorization": "Bearer no"}).status_code == 401
+                # there is no reranker in this pipeline, and so no such endpoint
+                assert client.post("/v1/rerank", json={"query": "x", "documents": ["x"]}).status_code == 404
+            server.send_signal(signal.SIGTERM)
+            said = server.communicate(timeout=60)[0]
+        finally:
+            server.kill()
+    assert server.returncode in (0, -signal.SIGTERM)
+    assert "Application shutdown complete" in said
+    assert '"name": "POST /v1/ask"' in said  # the exporter that the environment names
+    assert key not in said
+
+
+def test_a_host_that_others_reach_needs_keys(tmp_path: Path) -> None:
+    from ragkit import InputError
+    from ragkit.serving.command import serve
+
+    for host in ("0.0.0.0", "::", "example.org"):
+        with pytest.raises(InputError, match="--keys"):
+            serve(str(tmp_path), host=host, keys=None, no_auth=False)
+    with pytest.raises(InputError, match="leave one"):
+        serve(str(tmp_path), host="127.0.0.1", keys=tmp_path / "keys", no_auth=True)
+
+
+def test_filters_of_keys_are_strings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ragkit import InputError
+    from ragkit.serving.command import serve_key
+
+    path = tmp_path / "keys"
+    serve_key(path, "a", filter=["tenant=1", "lang=en"], filter_field=["year"])
+    [entry] = json.loads(path.read_text())["keys"]
+    assert entry["filter"] == {"tenant": "1", "lang": "en"}
+    assert capsys.readouterr().out.startswith("ragkit_")
+    for wrong in (["tenant"], ["=a"], ["$or=a"], ["tenant=a", "tenant=b"]):
+        with pytest.raises(InputError, match="--filter"):
+            serve_key(path, "b", filter=wrong)

@@ -1,0 +1,257 @@
+"""What is refused, what is given up, and what that leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from ragkit.serving import limits as sizes
+from ragkit.serving.limits import Limits
+from tests.serving.conftest import Gate, client_of, running, until
+
+pytest.importorskip("fastapi", reason="needs ragkit[serve]")
+pytest.importorskip("prometheus_client", reason="needs ragkit[serve]")
+
+DOCUMENTS = ["Otters swim."]
+
+
+@pytest.fixture(scope="module")
+def client(make_service: Any) -> Iterator[httpx.Client]:
+    with client_of(make_service(limits=Limits(body_bytes=50_000, most_timeout_s=5, drain_s=10))) as client:
+        yield client
+
+
+def wrong(response: httpx.Response, status: int = 422) -> tuple[str | None, str]:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"field", "message"}
+    return error["field"], error["message"]
+
+
+def connection(client: httpx.Client) -> socket.socket:
+    return socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"n": 1} if depth == 1 else {"$not": nested(depth - 1)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("search", {"query": ""}, "query"),
+        ("search", {"query": "x" * (sizes.QUERY_CHARS + 1)}, "query"),
+        ("search", {"query": "\ud800"}, "query"),
+        ("search", {"query": 5}, "query"),
+        ("search", {}, "query"),
+        ("search", {"query": "x", "k": 0}, "k"),
+        ("search", {"query": "x", "k": sizes.K + 1}, "k"),
+        ("search", {"query": "x", "k": "3"}, "k"),
+        ("search", {"query": "x", "path": "/etc"}, "path"),
+        ("search", {"query": "x", "filter": []}, "filter"),
+        ("search", {"query": "x", "filter": {"$where": 1}}, "filter"),
+        ("search", {"query": "x", "filter": {"nobody": 1}}, "filter"),
+        ("search", {"query": "x", "filter": {"n": {"$in": "ab"}}}, "filter"),
+        ("search", {"query": "x", "filter": nested(sizes.FILTER_DEPTH + 1)}, "filter"),
+        ("search", {"query": "x", "filter": {"n": {"$in": [*range(sizes.FILTER_PARTS)]}}}, "filter"),
+        ("search", {"query": "x", "filter": {"n": "y" * (sizes.FILTER_CHARS + 1)}}, "filter"),
+        ("search", {"query": "x", "filter": {"n": "\udfff"}}, "filter"),
+        ("search", {"query": "x", "filter": {"n": 2**70}}, "filter"),
+        ("search", {"query": "x", "timeout_s": 0}, "timeout_s"),
+        ("ground", {"query": "x", "max_tokens": 0}, "max_tokens"),
+        ("ask", {"query": "x", "abstain_below": 2}, "abstain_below"),
+        ("ask", {"query": "x", "model": "openai:other"}, "model"),
+        ("rerank", {"query": "x", "documents": []}, "documents"),
+        ("rerank", {"query": "x", "documents": ["y"] * (sizes.DOCUMENTS + 1)}, "documents"),
+        ("rerank", {"query": "x", "documents": ["y"], "top_n": 0}, "top_n"),
+        ("rerank", {"query": "x", "documents": ["y"], "model": "/models/other"}, "model"),
+        ("rerank", {"query": "x", "documents": ["y"], "model": "http://example.com/m"}, "model"),
+        ("rerank", {"query": "x", "documents": ["y"], "rank_fields": ["title"]}, "rank_fields"),
+        ("rerank", {"query": "x", "documents": [{"title": "no text"}]}, "documents"),
+        ("prune", {"query": "x", "documents": ["y"], "pruner": "other"}, "pruner"),
+    ],
+)
+def test_what_is_wrong_is_named(client: httpx.Client, path: str, body: Any, field: str) -> None:
+    response = client.post(f"/v1/{path}", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    named, message = wrong(response)
+    assert named is not None
+    assert named.split(".")[0] == field
+    assert message.startswith((field, "filter"))
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"\xff\xfe", b"[" * 20_000, b'{"query": NaN1}'])
+def test_a_body_that_is_no_json(client: httpx.Client, body: bytes) -> None:
+    response = client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert set(response.json()) == {"error"}
+
+
+def test_a_body_that_is_too_large_is_not_read(client: httpx.Client) -> None:
+    document = "y" * 60_000
+    body = json.dumps({"query": "x", "documents": [document]}).encode()
+    declared = client.post("/v1/rerank", content=body, headers={"Content-Type": "application/json"})
+    assert "50000 bytes" in wrong(declared, 413)[1]
+    chunks = (body[at : at + 1000] for at in range(0, len(body), 1000))
+    chunked = client.post("/v1/rerank", content=chunks, headers={"Content-Type": "application/json"})
+    wrong(chunked, 413)
+
+
+def test_an_endless_body_is_cut_off(client: httpx.Client) -> None:
+    """Without a length, and without an end: the answer comes while the caller is still sending."""
+    with connection(client) as line:
+        line.sendall(b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(60):
+            line.sendall(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_does_not_come(make_service: Any) -> None:
+    with client_of(make_service(limits=Limits(body_s=0.05))) as client, connection(client) as line:
+        line.sendall(b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
+        assert line.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_full_queue_is_answered_429(make_service: Any, gate: Gate) -> None:
+    service = make_service(gate=gate, limits=Limits(waiting=1, drain_s=10))
+    with client_of(service) as client, ThreadPoolExecutor(8) as pool:
+
+        def rerank(query: str) -> httpx.Response:
+            return client.post("/v1/rerank", json={"query": query, "documents": DOCUMENTS})
+
+        blocked = pool.submit(rerank, "blocked")
+        assert gate.entered.wait(20)
+        waiting = pool.submit(rerank, "one")
+        [batcher] = [one for one in service._batchers if len(one) or one._driver is not None]
+        until(lambda: len(batcher))
+        refused = rerank("two")
+        assert wrong(refused, 429)[0] is None
+        assert int(refused.headers["retry-after"]) >= 1
+        gate.open.set()
+        assert blocked.result().status_code == waiting.result().status_code == 200
+        assert rerank("three").status_code == 200
+    assert service.pipeline.stages[0].batches[-3:] == [["blocked"], ["one"], ["three"]]
+
+
+def test_too_many_requests_at_once(make_service: Any, gate: Gate) -> None:
+    with client_of(make_service(gate=gate, limits=Limits(in_flight=1, drain_s=10))) as client, ThreadPoolExecutor(1) as pool:
+        body = {"query": "blocked", "documents": DOCUMENTS}
+        blocked = pool.submit(client.post, "/v1/rerank", json=body)
+        assert gate.entered.wait(20)
+        wrong(client.post("/v1/search", json={"query": "x"}), 429)
+        assert [client.get(path).status_code for path in ("/health", "/ready", "/metrics")] == [200, 200, 200]
+        gate.open.set()
+        assert blocked.result().status_code == 200
+        assert client.post("/v1/search", json={"query": "x"}).status_code == 200
+
+
+def test_a_question_that_fails_fails_alone(make_service: Any, gate: Gate) -> None:
+    service = make_service(gate=gate)
+    with client_of(service) as client, ThreadPoolExecutor(4) as pool:
+
+        def rerank(query: str) -> int:
+            return client.post("/v1/rerank", json={"query": query, "documents": DOCUMENTS}).status_code
+
+        blocked = pool.submit(rerank, "blocked")
+        assert gate.entered.wait(20)
+        others = [pool.submit(rerank, query) for query in ("good", "poison", "fine")]
+        batcher = service.pipeline.batchers[0]
+        until(lambda: len(batcher) == 3)
+        gate.open.set()
+        assert [one.result() for one in (blocked, *others)] == [200, 200, 500, 200]
+    assert sorted(service.pipeline.stages[0].batches[2]) == ["fine", "good", "poison"]
+
+
+@pytest.mark.parametrize(("in_body", "header"), [(0.05, None), (None, "0.05"), (30, "0.05"), (0.05, "30")])
+def test_deadlines(make_service: Any, gate: Gate, in_body: float | None, header: str | None) -> None:
+    service = make_service(gate=gate)
+    with client_of(service) as client, ThreadPoolExecutor(1) as pool:
+        blocked = pool.submit(client.post, "/v1/rerank", json={"query": "blocked", "documents": DOCUMENTS})
+        assert gate.entered.wait(20)
+        body = {"query": "late", "documents": DOCUMENTS, **({} if in_body is None else {"timeout_s": in_body})}
+        late = client.post("/v1/rerank", json=body, headers={} if header is None else {"X-Timeout-S": header})
+        assert wrong(late, 504)[0] == "timeout_s"
+        gate.open.set()
+        assert blocked.result().status_code == 200
+        assert client.post("/v1/rerank", json={"query": "after", "documents": DOCUMENTS}).status_code == 200
+    assert ["late"] not in service.pipeline.stages[0].batches
+
+
+def test_the_service_has_the_last_word_on_deadlines(make_service: Any, gate: Gate) -> None:
+    with client_of(make_service(gate=gate, limits=Limits(most_timeout_s=0.05))) as client:
+        late = client.post("/v1/rerank", json={"query": "blocked", "documents": DOCUMENTS, "timeout_s": 1e9})
+        assert "0.05 s" in wrong(late, 504)[1]
+        gate.open.set()
+
+
+def test_a_deadline_in_a_stream_is_its_last_event(make_service: Any, gate: Gate) -> None:
+    with client_of(make_service(gate=gate)) as client:
+        late = client.post("/v1/ask", json={"query": "blocked otters", "stream": True, "timeout_s": 0.2})
+        gate.open.set()
+    assert late.status_code == 200
+    name, data = late.text.strip().split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["field"] == "timeout_s"
+
+
+@pytest.mark.parametrize("header", ["0", "-1", "soon", "inf", "nan"])
+def test_a_deadline_must_be_a_number(client: httpx.Client, header: str) -> None:
+    assert wrong(client.post("/v1/search", json={"query": "x"}, headers={"X-Timeout-S": header}))[0] == "X-Timeout-S"
+
+
+def test_work_for_a_caller_who_has_gone_never_begins(make_service: Any, gate: Gate) -> None:
+    service = make_service(gate=gate)
+    batcher = service.pipeline.batchers[0]
+    with client_of(service) as client, ThreadPoolExecutor(1) as pool:
+        blocked = pool.submit(client.post, "/v1/rerank", json={"query": "blocked", "documents": DOCUMENTS})
+        assert gate.entered.wait(20)
+        body = json.dumps({"query": "gone", "documents": DOCUMENTS}).encode()
+        fields = ("Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}")
+        head = "\r\n".join(("POST /v1/rerank HTTP/1.1", *fields, "", ""))
+        with connection(client) as line:
+            line.sendall(head.encode() + body)
+            until(lambda: len(batcher))
+        until(lambda: not len(batcher))  # the closed connection takes the question out of the queue
+        gate.open.set()
+        assert blocked.result().status_code == 200
+        assert 'ragkit_requests_total{route="/v1/rerank",status="499"} 1.0' in client.get("/metrics").text
+    assert ["gone"] not in service.pipeline.stages[0].batches
+
+
+def test_a_model_stops_when_its_reader_goes(make_service: Any) -> None:
+    from langchain_core.runnables import RunnableGenerator
+
+    stopped = threading.Event()
+
+    async def write(prompts: Any) -> Any:
+        async for _ in prompts:
+            pass
+        try:
+            for n in range(10_000):
+                yield f"Word {n}. "
+                await asyncio.sleep(0.001)
+        finally:
+            stopped.set()
+
+    with client_of(make_service(llm=RunnableGenerator(write))) as client:
+        with client.stream("POST", "/v1/ask", json={"query": "Who swim in rivers?", "stream": True}) as response:
+            for line in response.iter_lines():
+                if line == "event: token":
+                    break
+        assert stopped.wait(20)
+
+
+def test_only_this_machine_without_keys(make_service: Any) -> None:
+    with running(make_service(), local_only=True) as url, httpx.Client(base_url=url) as client:
+        assert client.post("/v1/search", json={"query": "x"}).status_code == 200
+        rebound = client.post("/v1/search", json={"query": "x"}, headers={"Host": "attacker.example"})
+        wrong(rebound, 403)
+        for host in ("localhost", "127.0.0.1:80", "[::1]:9"):
+            assert client.get("/health", headers={"Host": host}).status_code == 200
