@@ -19,7 +19,9 @@ from ragkit.evaluation.eval_command import evaluate
 from ragkit.evaluation.pruner_command import eval_pruner
 from ragkit.evaluation.synthetic.command import make_queries
 from ragkit.evaluation.tune_command import tune
-from ragkit.progress import progress_bar
+from ragkit.mcp_server.command import mcp
+from ragkit.progress import progress_bars
+from ragkit.serving.command import serve, serve_key
 from ragkit.terminal import place, printable, short
 from ragkit.training.command import app as training
 
@@ -40,6 +42,7 @@ app = typer.Typer(
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")]
+Place = Annotated[str, typer.Argument(metavar="DIR", help="An index directory or the URL of a store, made by `ragkit index`.")]
 Depth = Annotated[int | None, typer.Option("-k", help="How many passages to answer from; default: the pipeline's, 5.")]
 PipelineFile = Annotated[
     Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, then ragkit's Provence model.")
@@ -71,7 +74,10 @@ def without_command(
 @app.command()
 def index(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders to index.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the index lives.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the index lives.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--store", metavar="URL", help="Instead of --out: a store in an engine, as postgresql://...")
+    ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="A .gitignore-style pattern; may be repeated.")] = None,
     encoder: EncoderName = None,
     language: Annotated[
@@ -83,54 +89,73 @@ def index(
     exact: Annotated[
         bool, typer.Option("--exact", help="Also index every three characters, from now on, so that grep is fast.")
     ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Read and encode with so many processes; after a kill they go on where they were.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Read and encode on a Ray cluster: HOST:PORT, 'auto' for that of this machine, 'local' to start one here.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring an index up to date with files and folders; only what changed is read again."""
+    from ragkit.bulk.command import chosen_workers, kept_beside
+    from ragkit.bulk.index import bulk_index
     from ragkit.corpus.trigrams import check_available
     from ragkit.documents.files import check_paths
     from ragkit.documents.split import SplitSettings
     from ragkit.encoders.languages import iso_code
+    from ragkit.engines.opening import create_store, open_store, store_exists
     from ragkit.indexes.warmup import warm_up
     from ragkit.store.indexer import index_paths
-    from ragkit.store.manifest import NAME
-    from ragkit.store.store import Store, bm25_and_dense
+    from ragkit.store.store import bm25_and_dense
 
+    place = str(out) if url is None else url
+    if (out is None) == (url is None):
+        raise InputError("--out: give either --out DIR or --store URL, where the index lives")
+    if exact and url is not None:
+        raise InputError("--exact: only an index in a directory has one for exact search; leave it out")
+    if out is None and (processes or ray):
+        raise InputError("--store: --processes and --ray are for an index in a directory; give --out instead")
     code = None if language is None else iso_code(language)
     if exact:
         check_available()
-    if (out / NAME).exists():
-        store = Store.open(out, encoder=encoder)
-        if code is not None and code != store.language:
-            raise InputError(f"--language: {out} was built for {store.language!r}, not {code!r}; index into another directory")
-    else:
-        # before the directory is made, so that a mistake leaves nothing behind
-        SplitSettings.of({"size": size, "overlap": overlap})
-        check_paths(paths)
-        warm_up()  # seconds, once per machine: better here than at the first question
-        store = Store.create(out, bm25_and_dense(encoder, language or "english"))
-    with store, progress_bar(quiet, "indexing", "files") as progress:
-        if exact:
-            with store.write() as draft:
-                draft.index_trigrams()
-        report = index_paths(
-            store,
-            paths,
-            exclude=exclude or [],
-            size=size,
-            overlap=overlap,
-            text_field=text_field,
-            progress=progress,
-        )
+    with chosen_workers(processes, ray) as workers:
+        given = encoder if out is None or workers is None else kept_beside(out, encoder)
+        if store_exists(place):
+            store = open_store(place, encoder=given)
+            if code is not None and code != store.language:
+                raise InputError(
+                    f"--language: {store.name} was built for {store.language!r}, not {code!r}; index into another one"
+                )
+        else:
+            # before the directory is made, so that a mistake leaves nothing behind
+            SplitSettings.of({"size": size, "overlap": overlap})
+            check_paths(paths)
+            warm_up()  # seconds, once per machine: better here than at the first question
+            store = create_store(place, bm25_and_dense(given, language or "english"))
+        options: dict[str, Any] = {"exclude": exclude or [], "size": size, "overlap": overlap, "text_field": text_field}
+        with store, progress_bars(quiet) as bars:
+            if exact:
+                with store.write() as draft:
+                    draft.index_trigrams()
+            if workers is None:
+                report = index_paths(store, paths, **options, progress=bars("indexing", "files"))
+            else:
+                report = bulk_index(store, paths, workers, **options, bars=bars)
     if as_json:
         _print_json(asdict(report))
     else:
-        _print_report(report, out)
+        _print_report(report, store.name if out is None else short(str(out)))
 
 
 @app.command()
 def search(
-    directory: Directory,
+    directory: Place,
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", help="How many passages to return.")] = 10,
     retriever: Annotated[str, typer.Option(help="bm25, dense, hybrid, exact, or another type of retriever.")] = "hybrid",
@@ -190,7 +215,7 @@ def grep(
 
 @app.command()
 def ask(
-    directory: Directory,
+    directory: Place,
     question: Annotated[str, typer.Argument(help="What to answer.")],
     k: Depth = None,
     config: PipelineFile = None,
@@ -218,7 +243,7 @@ def ask(
 
 @app.command()
 def explain(
-    directory: Directory,
+    directory: Place,
     question: Annotated[str, typer.Argument(help="What to answer.")],
     html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Where the page is written.")],
     k: Depth = None,
@@ -259,6 +284,9 @@ app.command()(tune)
 app.command()(eval_pruner)
 app.command("make-queries")(make_queries)
 app.command()(tidy)
+app.command()(mcp)
+app.command()(serve)
+app.command("serve-key")(serve_key)
 app.add_typer(training, name="train")
 
 
@@ -289,18 +317,18 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _pipeline(directory: Path, config: Path | None, encoder: str | None) -> Pipeline:
+def _pipeline(directory: str, config: Path | None, encoder: str | None) -> Pipeline:
     from ragkit.chains.config import build_pipeline, read_config
     from ragkit.chains.default import default_config
     from ragkit.chains.pipeline import Pipeline
-    from ragkit.store.store import Store
+    from ragkit.engines.opening import open_store
 
     if config is not None:
         settings = read_config(config)
         if encoder is not None:
             settings = settings.model_copy(update={"encoder": encoder})
         return build_pipeline(Pipeline, settings, directory)
-    store = Store.open(directory, encoder=encoder)
+    store = open_store(directory, encoder=encoder)
     return build_pipeline(Pipeline, default_config(store.language), store)
 
 
@@ -372,11 +400,11 @@ def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
-def _print_report(report: IndexReport, out: Path) -> None:
+def _print_report(report: IndexReport, place: str) -> None:
     for skipped in report.skipped:
         typer.echo(printable(f"skipped {short(skipped.path)}: {skipped.reason}"), err=True)
     typer.echo(
-        f"{report.files} files read; {short(str(out))} now holds {report.passages} passages "
+        f"{report.files} files read; {place} now holds {report.passages} passages "
         f"({report.added} added, {report.updated} updated, {report.deleted} deleted; "
         f"{len(report.skipped)} files or records skipped) in {report.seconds:.1f} s"
     )

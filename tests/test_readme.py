@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-NAMES = ("retrieval", "evaluation", "your-corpus", "answering")
+NAMES = ("retrieval", "evaluation", "your-corpus", "answering", "adaptive")
 PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in NAMES)]
 BLOCKS = re.findall(r"```python\n(.*?)```", "".join(PAGES), re.DOTALL)
 

@@ -1,6 +1,6 @@
 """A pipeline as a YAML file.
 
-    store: ./index               # an index directory; not needed where the caller names one
+    store: ./index               # an index directory, or the URL of a store; not needed where the caller names one
     encoder: null                # a path or hub name, if the index was not built with the default encoder
     retriever: {type: hybrid, k: 50, weights: [0.5, 0.5]}
     stages:
@@ -9,6 +9,7 @@
     k: 5
     max_tokens: 800
     max_passages: 5
+    order: best-first            # or best-last, best-at-ends, source
 
 Beside `type`, a component takes the fields of its class, with the same names and checks; a retriever over others has these
 inside it, as in `{type: multi-hop, retriever: {type: bm25}}`. The `llm` of a retriever or reranker is the folder or hub name
@@ -25,15 +26,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ragkit.chains.ordering import Order
+from ragkit.engines.opening import open_store
 from ragkit.errors import InputError
 from ragkit.pruners.extractive import ExtractivePruner
-from ragkit.store.store import Store
+from ragkit.store.base import BaseStore
 
 if TYPE_CHECKING:
     from ragkit.chains.pipeline import Pipeline
 
 RETRIEVERS = {
     "bm25": "ragkit.retrievers.bm25:BM25Retriever",
+    "decomposition": "ragkit.retrievers.decomposition:DecompositionRetriever",
     "dense": "ragkit.retrievers.dense:DenseRetriever",
     "document-context": "ragkit.retrievers.documents:DocumentContextRetriever",
     "documents": "ragkit.retrievers.documents:DocumentRetriever",
@@ -57,6 +61,7 @@ STAGES = {
     "boosts": "ragkit.rerankers.boosts:BoostReranker",
     "consensus": "ragkit.rerankers.consensus:ConsensusReranker",
     "cross-encoder": "ragkit.rerankers.cross_encoder:CrossEncoderReranker",
+    "duplicates": "ragkit.rerankers.duplicates:DuplicateReranker",
     "extractive": "ragkit.pruners.extractive:ExtractivePruner",
     "listwise": "ragkit.rerankers.listwise:ListwiseReranker",
     "maxsim": "ragkit.rerankers.maxsim:MaxSimReranker",
@@ -66,6 +71,7 @@ STAGES = {
     "provence": "ragkit.pruners.provence:ProvencePruner",
     "provence-reranker": "ragkit.rerankers.provence:ProvenceReranker",
     "setwise": "ragkit.rerankers.setwise:SetwiseReranker",
+    "source-cap": "ragkit.rerankers.source_cap:SourceCapReranker",
     "tournament": "ragkit.rerankers.tournament:TournamentReranker",
 }
 
@@ -86,6 +92,7 @@ class PipelineConfig(BaseModel):
     k: int = Field(default=5, gt=0)
     max_tokens: int | None = Field(default=None, gt=0)
     max_passages: int | None = Field(default=None, gt=0)
+    order: Order = "best-first"
 
 
 def read_config(path: str | Path) -> PipelineConfig:
@@ -104,12 +111,12 @@ def read_config(path: str | Path) -> PipelineConfig:
         raise InputError(f"{path}: {_explain(error, PipelineConfig)}") from None
 
 
-def build_pipeline(kind: type[P], config: PipelineConfig, store: Store | str | Path | None = None) -> P:
+def build_pipeline(kind: type[P], config: PipelineConfig, store: BaseStore | str | Path | None = None) -> P:
     """The pipeline a config describes, over its own store or the one given."""
     place = store if store is not None else config.store
     if place is None:
-        raise InputError("config: store is missing; name an index directory")
-    opened = place if isinstance(place, Store) else Store.open(place, encoder=config.encoder)
+        raise InputError("config: store is missing; name an index directory, or the URL of a store")
+    opened = place if isinstance(place, BaseStore) else open_store(place, encoder=config.encoder)
     stages = [_component(f"stages.{n}", stage, STAGES) for n, stage in enumerate(config.stages)]
     for stage in stages:
         if isinstance(stage, ExtractivePruner) and stage.encoder is None:
@@ -120,6 +127,7 @@ def build_pipeline(kind: type[P], config: PipelineConfig, store: Store | str | P
         k=config.k,
         max_tokens=config.max_tokens,
         max_passages=config.max_passages,
+        order=config.order,
     )
 
 

@@ -26,6 +26,7 @@ _COUNTS = {
     "rounds": "rounds",
     "failures": "failures",
     "stopped": "stopped by",
+    "moved": "moved behind the others",
 }
 """What is shown of a stage's usage, and how it is called."""
 

@@ -48,6 +48,15 @@ def test_retrievers_may_be_inside_of_retrievers(tmp_path: Path, store: Store) ->
     assert all(its.store is store for its in (outer, inner, *inner.retrievers))
 
 
+def test_the_order_is_a_field(tmp_path: Path, store: Store) -> None:
+    path = tmp_path / "ragkit.yaml"
+    path.write_text("order: best-at-ends")
+    assert Pipeline.from_config(path, store=store).order == "best-at-ends"
+    path.write_text("order: random")
+    with pytest.raises(InputError, match=r"order: Input should be 'best-first', 'best-last', 'best-at-ends' or 'source'"):
+        Pipeline.from_config(path, store=store)
+
+
 def test_store_comes_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "ragkit.yaml"
     path.write_text(GOOD.format(store=tmp_path / "absent"))
