@@ -45,7 +45,7 @@ COLUMNS = {
     "nDCG@10": "{:.4f}",
 }
 AT_ONCE = 512  # passages of one turn
-QUESTIONS, OTHERS = 1000, 2000
+QUESTIONS, OTHERS = 300, 500
 RESULTS = ROOT / "benchmarks" / "results" / "encoding.md"
 LEGEND = (
     "all-MiniLM-L6-v2, passages of at most 256 tokens. Tokens are those read, special ones included, without padding. The ratio "

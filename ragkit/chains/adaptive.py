@@ -13,14 +13,14 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 from pydantic import field_validator
 
-from ragkit.chains.pipeline import Pipeline, _retrieval, _Step
+from ragkit.chains.pipeline import Pipeline
+from ragkit.chains.steps import Step, retrieval_step
 from ragkit.compressor import Outcome
 from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import SCORE_KEY, StageResult, provenance, with_stages
 from ragkit.errors import InputError
 from ragkit.retrievers.base import StoreRetriever
 from ragkit.retrievers.batched import BatchedRetriever
-from ragkit.retrievers.decomposition import DecompositionRetriever, Found
 from ragkit.retrievers.multi_hop import MultiHopRetriever
 from ragkit.retrievers.prediction import overlap
 
@@ -86,11 +86,11 @@ class WideningPipeline(Pipeline):
             wider = MultiHopRetriever(store=first.store, retriever=first, k=first.k)
         return cls(**{**own, "wider": wider, **fields})
 
-    def _steps(self, k: int, filter: Filter | None) -> list[_Step]:
+    def _steps(self, k: int, filter: Filter | None) -> list[Step]:
         first, *stages = super()._steps(k, filter)
         wider = self.wider
         assert isinstance(wider, BatchedRetriever)
-        again = _search(wider, {"k": max(wider.k, k), "filter": filter})
+        again = retrieval_step(wider, {"k": max(wider.k, k), "filter": filter})
 
         def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
             choice = _Choice(self, queries, first.run(queries, configs))
@@ -104,7 +104,7 @@ class WideningPipeline(Pipeline):
             found = await again.arun(*choice.asked(queries, configs)) if choice.weak else []
             return choice.outcomes(found, time.perf_counter() - started)
 
-        return [_Step(STAGE, run, arun), *stages]
+        return [Step(STAGE, run, arun), *stages]
 
 
 class _Choice:
@@ -153,21 +153,3 @@ class _Choice:
 
 def _staged(rank: int, document: Document) -> Document:
     return with_stages(document, StageResult(STAGE, document.metadata.get(SCORE_KEY), rank))
-
-
-def _search(retriever: BatchedRetriever, options: dict[str, Any]) -> _Step:
-    """A retriever as a step of a pipeline, with what it says of its cost."""
-    if not isinstance(retriever, DecompositionRetriever):
-        return _retrieval(retriever, options)
-
-    def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, retriever.outcomes(queries, configs, return_exceptions=True, **options))]
-
-    async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, await retriever.aoutcomes(queries, configs, return_exceptions=True, **options))]
-
-    return _Step(retriever.stage, run, arun)
-
-
-def _outcome(found: Found | Exception) -> Outcome | Exception:
-    return found if isinstance(found, Exception) else Outcome(found.documents, found.usage)

@@ -133,7 +133,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         if settled := self._settled(context):
             yield from _whole(settled)
             return
-        said = _Said(self._new(context))
+        said = Said(self._new(context))
         try:
             for chunk in self.llm.stream(self._prompt(context), config):
                 yield from said.take(chunk)
@@ -151,7 +151,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
             for piece in _whole(settled):
                 yield piece
             return
-        said = _Said(self._new(context))
+        said = Said(self._new(context))
         try:
             async for chunk in self.llm.astream(self._prompt(context), config):
                 for piece in said.take(chunk):
@@ -200,7 +200,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         try:
             if isinstance(reply, Exception):
                 raise reply
-            said = _Said(self._new(context))
+            said = Said(self._new(context))
             for _ in (*said.take(reply), *said.end()):
                 pass
             return self._sure(said.answer())
@@ -241,7 +241,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         return Owner("chain", self.get_name())
 
 
-class _Said:
+class Said:
     """What a model has said so far, and what it cost."""
 
     def __init__(self, stream: AnswerStream) -> None:
@@ -266,6 +266,7 @@ class _Said:
             raise RagkitError("llm: the model said nothing")
 
     def answer(self) -> Answer:
+        """All of it, with its claims and what it cost."""
         tokens = {name: self._usage.get(name) for name in _TOKENS.values()}
         return self.stream.answer({"calls": 1, **tokens})
 

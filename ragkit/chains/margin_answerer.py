@@ -15,7 +15,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from ragkit.chains.answer import Answer, extractive_answer
-from ragkit.chains.answerer import _Said, nothing_found
+from ragkit.chains.answerer import Said, nothing_found
 from ragkit.chains.checked import AnswerStream
 from ragkit.chains.margin_notes import MarginNote, NotedContext
 from ragkit.chains.margins import MarginReader
@@ -112,8 +112,8 @@ class MarginAnswerer:
         else:
             yield await asyncio.to_thread(said.answer)
 
-    def _said(self, context: NotedContext) -> _Said:
-        return _Said(AnswerStream(context, Analyzer(self._reader.language)))
+    def _said(self, context: NotedContext) -> Said:
+        return Said(AnswerStream(context, Analyzer(self._reader.language)))
 
     def _prompt(self, context: NotedContext) -> PromptValue:
         return self._template.invoke({"context": context.text, "question": context.question})

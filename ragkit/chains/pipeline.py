@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from pydantic import Field
 
 from ragkit.chains.budget import Budget
 from ragkit.chains.context import GroundedContext, Ranked, StageTrace
 from ragkit.chains.grounding import ground
 from ragkit.chains.ordering import Order
-from ragkit.compressor import Compressor, Outcome
+from ragkit.chains.steps import Step, retrieval_step, stage_step
+from ragkit.compressor import Outcome
 from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import SCORE_KEY, ensure_id, place, reanchored
 from ragkit.documents.tokens import RegexTokenizer, Tokenizer
 from ragkit.errors import InputError
-from ragkit.pruners.base import Pruner
 from ragkit.retrievers.base import StoreRetriever
 from ragkit.retrievers.batched import BatchedRetriever, Results
 from ragkit.runs import Configs, Owner, arun_batch, run_batch
 from ragkit.store.base import BaseStore
-
-
-class _Step(NamedTuple):
-    """One stage as something that answers a batch with outcomes."""
-
-    name: str
-    run: Callable[[list[Any], list[RunnableConfig]], list[Outcome | Exception]]
-    arun: Callable[[list[Any], list[RunnableConfig]], Awaitable[list[Outcome | Exception]]]
-    prunes: bool = False
-    foreign: bool = False
 
 
 class Pipeline(BatchedRetriever):
@@ -184,13 +173,13 @@ class Pipeline(BatchedRetriever):
             _leave(step, active, outcomes, time.perf_counter() - started)
         return ways
 
-    def _steps(self, k: int, filter: Filter | None) -> list[_Step]:
+    def _steps(self, k: int, filter: Filter | None) -> list[Step]:
         options: dict[str, Any] = {}
         if isinstance(self.retriever, BatchedRetriever):
             options = {"k": max(self.retriever.k, k), "filter": filter}
         elif filter:
             raise InputError(f"filter: {self.retriever.get_name()} takes none; filter inside it, or use a ragkit retriever")
-        return [_retrieval(self.retriever, options), *map(_step, self.stages)]
+        return [retrieval_step(self.retriever, options), *map(stage_step, self.stages)]
 
     @property
     def language(self) -> str | None:
@@ -255,7 +244,7 @@ class _Way:
         """The passages that were chosen, before anything shortened them."""
         return self.documents if self._whole is None else self._whole
 
-    def enter(self, step: _Step) -> Any:
+    def enter(self, step: Step) -> Any:
         """What the step is given."""
         if self._found is None:
             return self.query
@@ -264,7 +253,7 @@ class _Way:
         self._entered = len(self._found)
         return {"documents": self._found, "query": self.query}
 
-    def leave(self, step: _Step, outcome: Outcome | Exception, seconds: float) -> None:
+    def leave(self, step: Step, outcome: Outcome | Exception, seconds: float) -> None:
         """Take over what the step has made of it."""
         if isinstance(outcome, Exception):
             self.failure = outcome
@@ -276,7 +265,7 @@ class _Way:
         self.trace.append(StageTrace(step.name, seconds, self._entered, ranked, outcome.usage))
 
 
-def _leave(step: _Step, ways: Sequence[_Way], outcomes: Sequence[Outcome | Exception], seconds: float) -> None:
+def _leave(step: Step, ways: Sequence[_Way], outcomes: Sequence[Outcome | Exception], seconds: float) -> None:
     for way, outcome in zip(ways, outcomes, strict=True):
         way.leave(step, outcome, seconds)
 
@@ -298,42 +287,3 @@ def _reanchored(before: Sequence[Document], after: Sequence[Document]) -> list[D
     known: dict[Any, Document] = {key: was for was in before for key in (was.id, place(was)) if key is not None}
     matched = [known.get(document.id) or known.get(place(document)) for document in after]
     return [document if was is None else reanchored(was, document) for was, document in zip(matched, after, strict=True)]
-
-
-def _outcome(result: list[Document] | Exception) -> Outcome | Exception:
-    return result if isinstance(result, Exception) else Outcome(list(result))
-
-
-def _retrieval(retriever: BaseRetriever, options: dict[str, Any]) -> _Step:
-    def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, retriever.batch(queries, configs, return_exceptions=True, **options))]
-
-    async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, await retriever.abatch(queries, configs, return_exceptions=True, **options))]
-
-    name = getattr(retriever, "stage", None) if isinstance(retriever, BatchedRetriever) else None
-    return _Step(name or retriever.get_name(), run, arun)
-
-
-def _step(stage: BaseDocumentCompressor) -> _Step:
-    """A compressor of ragkit's as it is; any other through LangChain's interface, traced under its own name."""
-    if isinstance(stage, Compressor):
-        name = getattr(stage, "stage", stage.get_name())
-        run = partial(stage.outcomes, return_exceptions=True)
-        return _Step(name, run, partial(stage.aoutcomes, return_exceptions=True), isinstance(stage, Pruner))
-
-    def compress(value: dict[str, Any], config: RunnableConfig) -> list[Document]:
-        return list(stage.compress_documents(value["documents"], value["query"], config.get("callbacks")))
-
-    async def acompress(value: dict[str, Any], config: RunnableConfig) -> list[Document]:
-        return list(await stage.acompress_documents(value["documents"], value["query"], config.get("callbacks")))
-
-    runnable = RunnableLambda(compress, acompress, name=type(stage).__name__)
-
-    def run_foreign(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, runnable.batch(inputs, configs, return_exceptions=True))]
-
-    async def arun_foreign(inputs: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, await runnable.abatch(inputs, configs, return_exceptions=True))]
-
-    return _Step(type(stage).__name__, run_foreign, arun_foreign, foreign=True)

@@ -67,7 +67,7 @@ def test_store_comes_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("retriever: {type: hybird}", "retriever.type is 'hybird'; use one of bm25, dense, "),
+        ("retriever: {type: hybird}", "retriever.type is 'hybird'; use one of bm25, decomposition, dense, "),
         ("retriever: {type: multi-hop, retriever: {type: dnese}}", "retriever.retriever.type is 'dnese'; use one of bm25"),
         (
             "retriever: {type: hybrid, retrievers: [{type: bm25, kk: 1}]}",
