@@ -11,7 +11,7 @@ from ragkit.errors import InputError, MissingExtraError
 
 
 def mcp(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR|URL", help="An index directory, or the URL of a store.")],
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve streamable HTTP there, at /mcp; default: stdin and stdout.")
     ] = None,

@@ -11,8 +11,8 @@ from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
 from ragkit.chains.default import default_config
 from ragkit.chains.pipeline import Pipeline
 from ragkit.documents.provenance import provenance
+from ragkit.engines.opening import open_store
 from ragkit.store.base import BaseSnapshot, BaseStore
-from ragkit.store.store import Store
 
 
 class Kept(NamedTuple):
@@ -46,14 +46,14 @@ class Opened:
 
 
 def open_index(place: str | Path, config: str | Path | None = None, encoder: str | None = None) -> Opened:
-    """The index at `place`, with the pipeline of a YAML file or else ragkit's default one for its language.
+    """The index at a directory or URL, with the pipeline of a YAML file or else ragkit's default one for its language.
 
     Raises `StoreError` if there is no index, `InputError` for a file that describes no pipeline.
     """
     settings = None if config is None else read_config(config)
     if settings is not None and encoder is None:
         encoder = settings.encoder
-    store = Store.open(place, encoder=encoder)
+    store = open_store(place, encoder=encoder)
     described: PipelineConfig = default_config(store.language) if settings is None else settings
     return Opened(build_pipeline(Pipeline, described, store), store)
 

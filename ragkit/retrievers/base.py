@@ -65,8 +65,9 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
     def from_documents(cls, documents: Iterable[Document], *, path: str | Path | None = None, **options: Any) -> Self:
         """Index documents and return a retriever over them.
 
-        `path` keeps the index in a new directory, or at the URL of an engine, instead of memory. Options that are fields of the
-        retriever (`k`, `filter`, ...) go to it, the others to its indexes (`encoder`, `language`, ...). Metadata must survive JSON.
+        `path` keeps the index in a new directory, or at the URL of an engine, instead of memory. Options that are fields of
+        the retriever (`k`, `filter`, ...) go to it, the others to its indexes (`encoder`, `language`, ...). Metadata must
+        survive JSON.
         """
         fields = {name: options.pop(name) for name in list(options) if name in cls.model_fields}
         indexes = cls.indexes(**options)

@@ -15,15 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ragkit.cli import app
 from ragkit.encoders.lexical import Analyzer
 from ragkit.store.indexer import index_paths
 from ragkit.store.store import Store
 from ragkit.store.text_index import LexicalIndex
 
 mcp = pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'ragkit[mcp]'")
-registered = any(command.callback and command.callback.__name__ == "mcp" for command in app.registered_commands)
-pytestmark = pytest.mark.skipif(not registered, reason="`ragkit mcp` is not among the commands")
 
 PIPELINE = "retriever: {type: bm25}\n"
 
