@@ -153,6 +153,29 @@ def test_a_killed_writer_leaves_nothing_that_is_seen(url: str) -> None:
     assert ours == pytest.approx(theirs)
 
 
+def test_a_change_that_fails_is_undone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lancedb
+
+    store = create_store(url, {"bm25": LexicalIndex()})
+    store.upsert(words("red apple", "red plum"))
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no space left on device")
+
+    with store.write() as draft:
+        with monkeypatch.context() as full:
+            full.setattr(lancedb.table.LanceTable, "add", fail)
+            with pytest.raises(StoreError, match="no space left"):
+                draft.upsert(words("blue apple", "green apple", "red pear"))
+        assert len(draft) == 2
+        draft.upsert(words("red cherry", first=3))
+    reference = Store.memory({"bm25": LexicalIndex()})
+    reference.upsert([*words("red apple", "red plum"), *words("red cherry", first=3)])
+    assert found(store, "red blue green apple") == ["d0", "d1", "d3"]
+    ours, theirs = (one.snapshot.search("bm25", ["red apple cherry"], 9)[0].scores for one in (store, reference))
+    assert ours == pytest.approx(theirs)
+
+
 @pytest.fixture
 def objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that is treated as object storage is: without locks."""
@@ -294,6 +317,10 @@ def test_what_is_replaced_does_not_pile_up(url: str, make_encoder: Any, monkeypa
         counts.append(files(url))
     assert max(counts[12:]) <= max(counts[8:12])
     assert found(store, "stone 15") == ["d0", "d1", "d2"]
+    reference = Store.memory({"bm25": LexicalIndex()})
+    reference.upsert(words(*[f"stone 15 {n}" for n in range(3)]))
+    ours, theirs = (one.snapshot.search("bm25", ["stone 15 2 14"], 9)[0].scores for one in (store, reference))
+    assert ours == pytest.approx(theirs)  # what terms occur in is still known
     assert len(DenseRetriever(store=store, k=10).invoke("stone")) == 3
 
 
@@ -316,7 +343,7 @@ def test_numbers_beyond_64_bits_are_floats() -> None:
 
 def test_where_a_store_is() -> None:
     assert Place.parse("lance:///a/b%20c") == Place("/a/b c", {}, "lance:///a/b c", Path("/a/b c"))
-    assert Place.parse("lance://a/b").path == Path("a/b")
+    assert Place.parse("lance://a/b").path == Path("a/b").absolute()
     there = Place.parse("LANCE+S3://bucket/a?region=eu&secret_access_key=x%2Fy")
     assert there == Place("s3://bucket/a", {"region": "eu", "secret_access_key": "x/y"}, "lance+s3://bucket/a", None)
     for url, message in (("lance://", "names no place"), ("lance:///", "names no place"), ("lance://a?b=c", "takes no options")):
@@ -340,6 +367,19 @@ def test_what_cannot_be_had_is_refused(url: str, make_encoder: Any, tmp_path: Pa
     store.close()
     with pytest.raises(StoreError, match="is closed"):
         store.upsert(words("x"))
+
+
+def test_a_store_whose_creation_was_interrupted_is_none(url: str, tmp_path: Path) -> None:
+    import lancedb
+
+    lancedb.connect(tmp_path / "db").create_table("ragkit_passages", [{"a": 1}])
+    (tmp_path / "db/ragkit_published.lance/data").mkdir(parents=True)
+    assert not store_exists(url)
+    with pytest.raises(StoreError, match="no index at"):
+        open_store(url)
+    store = create_store(url, {"bm25": LexicalIndex()})
+    store.upsert(words("red"))
+    assert found(store, "red") == ["d0"]
 
 
 def test_tables_of_others_stay(url: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ragkit.engines.lance import upkeep
 from ragkit.engines.lance.place import Place, told
 from ragkit.engines.lance.reading import Tables, lists, numbers
 from ragkit.engines.lance.rows import columns_of, passages_of
-from ragkit.engines.lance.tables import DATA, PASSAGES, SOURCES, STORED, TERMS, State, among, key_of, schemas
+from ragkit.engines.lance.tables import DATA, PASSAGES, SOURCES, STORED, TERMS, State, among, key_of
 from ragkit.engines.lance.tables import numbers as numbered
 from ragkit.engines.lance.turns import Turn
 from ragkit.errors import StoreError
@@ -39,7 +39,6 @@ class LanceDraft(EngineDraft):
         self._state = copy.deepcopy(state)
         self._tables = Tables(place, connection)
         self._numbers = numbered(indexes.settings)
-        self._schemas = schemas(indexes)
         self._terms: Counter[tuple[int, int]] = Counter()
         self._touched = False
         self._versions: dict[str, int] = {}
@@ -79,7 +78,7 @@ class LanceDraft(EngineDraft):
             for file, its_sources in sources.items()
             for source in its_sources
         ]
-        fresh = pa.Table.from_pylist(rows, schema=self._schemas[SOURCES])
+        fresh = pa.Table.from_pylist(rows, schema=self._tables[SOURCES].schema)
         self._exchange(SOURCES, "file_key", sorted(map(key_of, sources)), fresh)
 
     def split_with(self, settings: dict[str, Any]) -> None:
@@ -107,13 +106,13 @@ class LanceDraft(EngineDraft):
         state = self._state
         changes = [(number, term, count) for (number, term), count in self._terms.items() if count]
         if changes:
-            columns = [
-                pa.array(column, its.type) for column, its in zip(zip(*changes, strict=True), self._schemas[TERMS], strict=True)
-            ]
-            self._exchange(TERMS, "term", [], pa.table(columns, schema=self._schemas[TERMS]))
+            schema, columns = self._tables[TERMS].schema, zip(*changes, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            self._exchange(TERMS, "term", [], pa.table(arrays, schema=schema))
         state.writes += 1
         in_order = upkeep.due(state)
         if in_order:
+            self._turn.renew()
             upkeep.put_in_order(self._place, self._tables, self._indexes, state, self._kept)
         for table in DATA:
             with told(self._place):
@@ -154,12 +153,12 @@ class LanceDraft(EngineDraft):
         rows = dict(change.rows)
         added = [addition.position for addition in change.additions]
         known = sorted(rows.keys() - set(added))
-        fresh = [passages_of(added, rows, self._columns(seen), self._schemas[PASSAGES])] if added else []
+        fresh = [passages_of(added, rows, self._columns(seen), self._tables[PASSAGES].schema)] if added else []
         if known:
             old = pa.concat_tables(self._tables.at(known, None))
             positions = numbers(old["position"]).tolist()
             columns = {name: old[name] for name in old.column_names if name[-1].isdigit()}
-            fresh.append(passages_of(positions, rows, columns, self._schemas[PASSAGES]))
+            fresh.append(passages_of(positions, rows, columns, self._tables[PASSAGES].schema))
         gone = self._counted(change.removed)
         self._exchange(PASSAGES, "position", [*change.removed, *known], pa.concat_tables(fresh))
         self._forget(change.removed, gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 from ragkit.errors import InputError, MissingExtraError, StaleSnapshotError, StoreError
 
+_SECRET = re.compile("key|secret|token|password", re.IGNORECASE)
 _GONE = ("not found", "no longer exists", "no such file")
 
 
@@ -42,7 +44,8 @@ class Place(NamedTuple):
         if not storage:
             if query:
                 raise InputError("store: a directory takes no options; leave out what follows the question mark")
-            return cls(place, {}, f"lance://{place}", Path(place))
+            path = Path(place).absolute()
+            return cls(str(path), {}, f"lance://{place}", path)
         return cls(f"{storage}://{place}", dict(parse_qsl(query)), f"lance+{storage}://{place}", None)
 
 
@@ -76,6 +79,7 @@ def told(place: Place) -> Iterator[None]:
         message = " ".join(str(error).split())
         if any(sign in message.lower() for sign in _GONE):
             raise StaleSnapshotError(f"{place.name}: what was read has been replaced and cleaned up; search again") from None
-        for secret in filter(None, place.options.values()):
-            message = message.replace(secret, "***")
+        for option, value in place.options.items():
+            if value and _SECRET.search(option):
+                message = message.replace(value, "***")
         raise StoreError(f"{place.name}: {message[:500]}") from None

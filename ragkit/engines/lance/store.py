@@ -70,7 +70,7 @@ class LanceStore(EngineStore):
             layout = schemas(made)
             with told(place):
                 for name in DATA:
-                    table = connection.create_table(name, schema=layout[name], mode="overwrite")
+                    table = _created(connection, name, layout[name])
                     state.versions[name], state.times[name] = int(table.version), time.time()
                 row = {"generation": state.generation, "state": state.to_json(), "writer": "", "until": 0.0}
                 connection.create_table(PUBLISHED, [row], schema=layout[PUBLISHED])
@@ -145,6 +145,16 @@ class LanceStore(EngineStore):
                     raise
 
 
+def _created(connection: Any, name: str, schema: Any) -> Any:
+    """An empty table, in the place of one that somebody left who was interrupted while creating a store."""
+    try:
+        return connection.create_table(name, schema=schema)
+    except ValueError as error:
+        if "already exists" not in str(error):
+            raise
+        return connection.create_table(name, schema=schema, mode="overwrite")
+
+
 def _read(place: Place, published: Any) -> State:
     with told(place):
         published.checkout_latest()
@@ -155,8 +165,8 @@ def _read(place: Place, published: Any) -> State:
 
 
 def _there(place: Place) -> bool:
-    if place.path is not None:  # to connect makes the directory
-        return (place.path / f"{PUBLISHED}.lance").is_dir()
+    if place.path is not None and not (place.path / f"{PUBLISHED}.lance").is_dir():
+        return False  # to connect would make the directory
     connection = connect(place)
     with told(place):
         try:

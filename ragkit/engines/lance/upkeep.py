@@ -19,7 +19,7 @@ from ragkit.engines.lance.reading import Tables, numbers
 from ragkit.engines.lance.tables import DATA, PASSAGES, TERMS, State, wants_lists
 from ragkit.store.text_index import DenseIndex, LexicalIndex
 
-WORDS_FROM = 100_000
+WORDS_FROM = 50_000
 """Passages from which on a full-text index proposes the candidates of BM25."""
 LOOKUP_FROM = 50_000
 """Passages from which on positions, ids, digests and sources are looked up in B-trees."""
@@ -50,7 +50,8 @@ def probes(count: int) -> int:
 
 def put_in_order(place: Place, tables: Tables, indexes: Indexes, state: State, kept: dict[str, float]) -> None:
     """Compact and index the tables at their latest version, and remove versions from before the times in `kept`, by table."""
-    _compact_terms(place, tables)
+    if _compact_terms(place, tables):
+        state.indexed.pop("term", None)  # an index does not outlive the rows that it was built for
     _build(place, tables, indexes, state)
     for name in DATA:
         prune(place, tables[name], kept[name])
@@ -96,17 +97,18 @@ def _build(place: Place, tables: Tables, indexes: Indexes, state: State) -> None
             state.indexed[column] = state.passages
 
 
-def _compact_terms(place: Place, tables: Tables) -> None:
-    """Add the changes of each term up, once there are twice as many as terms."""
+def _compact_terms(place: Place, tables: Tables) -> bool:
+    """Add the changes of each term up, once there are twice as many as terms; returns whether that was so."""
     import pyarrow as pa
 
     changes = tables.arrow(TERMS, ["number", "term", "documents"])
     keys = np.stack([numbers(changes["number"]).astype(np.int64), numbers(changes["term"])], axis=1)
     known, place_of = np.unique(keys, axis=0, return_inverse=True)
     if 2 * len(known) > len(keys):
-        return
+        return False
     counts = np.bincount(place_of.ravel(), numbers(changes["documents"]), len(known)).astype(np.int64)
     left = counts > 0
     columns = [known[left, 0].astype(np.int32), known[left, 1], counts[left]]
     with told(place):
         tables[TERMS].add(pa.table(list(map(pa.array, columns)), schema=changes.schema), mode="overwrite")
+    return True
