@@ -155,7 +155,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         async with _work(service, request, asked.timeout_s) as config:
             pipeline = service.grounding(allowed(_caller(request), asked.filter), asked.k)
             context = await pipeline.aground(asked.query, max_tokens=asked.max_tokens, config=config)
-            return replies.grounded(context, explain=asked.explain)
+            return replies.grounded(context, explain=asked.explain, restricted=_caller(request).filter is not None)
 
     @app.post("/v1/ask", responses=_EVENTS, response_model=replies.AskReply)
     async def ask(asked: AskRequest, request: Request) -> Any:

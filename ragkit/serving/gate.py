@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from secrets import token_hex
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -114,11 +115,15 @@ class Gate:
             raise busy("too many requests are under way; try again later", 1)
         self._quotas.enter(caller)
         self._in_flight += 1
+        answer.at_end = partial(self._leave, caller)
         try:
             await self._app(scope, receive, answer)
         finally:
-            self._in_flight -= 1
-            self._quotas.leave(caller)
+            answer.end()
+
+    def _leave(self, caller: Key) -> None:
+        self._in_flight -= 1
+        self._quotas.leave(caller)
 
     def _caller(self, headers: Headers) -> Key:
         keys = self._keys()
@@ -138,6 +143,8 @@ class _Answer:
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self.request_id = send, request_id
         self.started, self.status = False, 500
+        self.at_end: Callable[[], None] | None = None
+        """Called once, before the last of the answer is sent: who has it may ask again at once."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -147,7 +154,15 @@ class _Answer:
             headers["X-Content-Type-Options"] = "nosniff"
             headers["Cache-Control"] = "no-store"
             message["headers"] = headers.raw
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.end()
         await self._send(message)
+
+    def end(self) -> None:
+        """Nothing more is to be done."""
+        at_end, self.at_end = self.at_end, None
+        if at_end is not None:
+            at_end()
 
     async def problem(self, problem: Problem) -> None:
         """Answer with a problem, as JSON."""

@@ -10,25 +10,21 @@ from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
 from ragkit.chains.default import default_config
 from ragkit.encoders.base import Vectors
 from ragkit.encoders.factory import as_encoder
+from ragkit.engines.opening import open_store
 from ragkit.serving.batcher import Batcher
 from ragkit.serving.joined import JoinedEncoder, JoinedPipeline
-from ragkit.store.store import Store
+from ragkit.store.base import BaseStore
 from ragkit.store.text_index import DenseIndex
 
 Work = Callable[[list[str]], Vectors]
 
 
-def open_store(place: str | Path, encoder: Any) -> Store:
-    """The store at a place."""
-    return Store.open(place, encoder=encoder)
-
-
 def open_pipeline(
     place: str | Path | None, config: str | Path | None, encoder: str | None, batcher: Callable[[Work], Batcher[str, Any]]
-) -> tuple[Store, JoinedPipeline]:
+) -> tuple[BaseStore, JoinedPipeline]:
     """A store, and the pipeline over it of a YAML file, or else ragkit's default one for the store's language.
 
-    Dense encoders get a batcher each. Raises `InputError` or `StoreError` as `build_pipeline` and `Store.open` do.
+    Dense encoders get a batcher each. Raises `InputError` or `StoreError` as `build_pipeline` and `open_store` do.
     """
     settings = None if config is None else read_config(config)
     if settings is not None:
@@ -36,14 +32,14 @@ def open_pipeline(
     if place is None:
         from ragkit.errors import InputError
 
-        raise InputError("store is missing; name an index directory, or one in the pipeline's file")
-    with open_store(place, encoder) as probe:
+        raise InputError("store is missing; name an index directory or the URL of a store, or one in the pipeline's file")
+    with open_store(place, encoder=encoder) as probe:
         kinds = {name: its["kind"] for name, its in probe.snapshot.settings.items()}
         described: PipelineConfig = default_config(probe.language) if settings is None else settings
     encoders: dict[str, Any] = {
         name: JoinedEncoder(as_encoder(encoder), batcher) if kind == DenseIndex.kind else encoder for name, kind in kinds.items()
     }
-    store = open_store(place, encoders)
+    store = open_store(place, encoder=encoders)
     try:
         return store, build_pipeline(JoinedPipeline, described, store)
     except BaseException:

@@ -147,7 +147,8 @@ class Stage(BaseModel):
 
     stage: str
     seconds: float
-    entered: int
+    entered: int | None
+    """Null for the first stage if the key sees a part of the index: the size of the whole is not its business."""
     left: int
 
 
@@ -232,8 +233,8 @@ def pruned(document: Document) -> Pruned:
     )
 
 
-def grounded(context: GroundedContext, *, explain: bool) -> GroundReply:
-    """A context."""
+def grounded(context: GroundedContext, *, explain: bool, restricted: bool) -> GroundReply:
+    """A context, for a caller who may see all of the index or, `restricted`, a part of it."""
     return GroundReply(
         query=context.question,
         text=context.text,
@@ -241,7 +242,13 @@ def grounded(context: GroundedContext, *, explain: bool) -> GroundReply:
         citations=[_cited(citation) for citation in context.citations],
         tokens=_tokens(context),
         trace=[
-            Stage(stage=stage.stage, seconds=stage.seconds, entered=stage.entered, left=stage.left) for stage in context.trace
+            Stage(
+                stage=stage.stage,
+                seconds=stage.seconds,
+                entered=None if restricted and n == 0 else stage.entered,
+                left=stage.left,
+            )
+            for n, stage in enumerate(context.trace)
         ],
         candidates=[Found(id=one.id, source=one.source, start=one.start, text=one.text) for one in context.candidates]
         if explain

@@ -28,7 +28,7 @@ from ragkit.serving.keys import Key, read_keys
 from ragkit.serving.limits import Limits
 from ragkit.serving.metrics import Metrics
 from ragkit.serving.opening import open_pipeline
-from ragkit.store.store import Store
+from ragkit.store.base import BaseStore
 
 _log = logging.getLogger(__name__)
 _Ask = Callable[[Sequence[CompressorInput], Sequence[RunnableConfig]], Awaitable[list[Outcome | Exception]]]
@@ -53,7 +53,7 @@ class Service:
 
     def __init__(
         self,
-        open_: Callable[[Callable[[Any], Batcher[str, Any]]], tuple[Store, JoinedPipeline]],
+        open_: Callable[[Callable[[Any], Batcher[str, Any]]], tuple[BaseStore, JoinedPipeline]],
         *,
         limits: Limits,
         metrics: Metrics,
@@ -145,8 +145,8 @@ class Service:
             try:
                 await asyncio.to_thread(self._warm)
                 self.ready = True
-            except (RagkitError, OSError) as error:
-                _log.error("not ready: %s", error)
+            except Exception as error:
+                _log.error("not ready", exc_info=error)
                 await asyncio.sleep(self.limits.refresh_s)
         while True:
             await self.refresh()

@@ -70,8 +70,10 @@ class Gate:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for what is sure to come."""
+    """Wait for what is sure to come, or else fail after a minute."""
+    end = time.monotonic() + 60
     while not condition():
+        assert time.monotonic() < end, "it did not come"
         time.sleep(0.001)
 
 

@@ -105,6 +105,7 @@ def test_a_key_never_sees_what_is_not_its_own(
     for response in (search, *answers):
         assert response.status_code == 200, response.text
         assert "idden" not in response.text
+    assert answers[0].json()["trace"][0]["entered"] is None  # not even how many there are
     found = {hit["id"] for hit in search.json()["hits"]}
     allowed = {one.id for one in corpus if one.metadata.get("tenant") == "a" and passes(one.metadata, filter)}
     # a retriever over vectors finds all that it may; one over words only what has them
