@@ -166,7 +166,7 @@ def test_config(index: Path, tmp_path: Path) -> None:
     [
         (["search", "INDEX", "x", "-k", "0"], 2, "k must be a positive integer"),
         (["search", "INDEX", "x", "-k", "many"], 2, "'-k'"),
-        (["search", "INDEX", "x", "--retriever", "psychic"], 2, "use one of bm25, dense, "),
+        (["search", "INDEX", "x", "--retriever", "psychic"], 2, "use one of bm25, decomposition, dense, "),
         (["search", "INDEX", "x", "--filter", "nope"], 2, "KEY=VALUE"),
         (["search", "INDEX", "x", "--filter", "langg=en"], 2, "'langg'"),
         (["search", "absent", "x"], 1, "ragkit index"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from threading import Barrier, Lock
 from typing import TypeVar
@@ -19,9 +19,17 @@ _PER_CORE = 4  # batches that a core gets at least, so that all are done at abou
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = Lock()
-# a child process has none of its parent's threads
+
+
+def _forget() -> None:
+    """A child process has none of its parent's threads, and nobody in it would open a lock that another thread held."""
+    global _lock
+    _lock = Lock()
+    _pools.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
+    os.register_at_fork(after_in_child=_forget)
 
 
 def equal_batches(lengths: Sequence[int], budget: int) -> Iterator[Batch]:
@@ -57,7 +65,8 @@ def run_batches(read: Callable[[Batch], R], lengths: Sequence[int], budget: int,
 def _cores() -> int:
     import torch
 
-    return torch.get_num_threads()
+    with _lock:  # a thread whose first question this is would keep what `_pool` sets for a moment
+        return torch.get_num_threads()
 
 
 def _at_once(read: Callable[[Batch], R], batches: Sequence[Batch], cores: int) -> Iterator[tuple[Batch, R]]:
@@ -80,13 +89,17 @@ def _pool(cores: int) -> ThreadPoolExecutor:
 
     with _lock:
         if cores not in _pools:
-            pool = _pools[cores] = ThreadPoolExecutor(cores, "ragkit-batches", initializer=_alone)
-            # all are there once they have met; then the number for threads to come, which they have changed, is put back
-            met = Barrier(cores + 1)
-            for _ in range(cores):
-                pool.submit(met.wait)
-            met.wait()
-            torch.set_num_threads(cores)
+            pool, met = ThreadPoolExecutor(cores, "ragkit-batches", initializer=_alone), Barrier(cores)
+            try:
+                # all are there once they have met
+                done, _ = wait([pool.submit(met.wait) for _ in range(cores)], return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            finally:
+                met.abort()
+                # the number for threads to come, which they have changed
+                torch.set_num_threads(cores)
+            _pools[cores] = pool
         return _pools[cores]
 
 

@@ -8,12 +8,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from threading import Barrier, current_thread
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragkit.encoders import batches
 from ragkit.encoders.batches import equal_batches, run_batches
 
 LENGTHS = [random.Random(3).randrange(1, 400) for _ in range(50)]
@@ -31,9 +33,9 @@ def two_cores() -> Iterator[None]:
 
 def test_batches_keep_their_budget() -> None:
     lengths = random.Random(2).choices(range(1, 50), k=200)
-    batches = list(equal_batches(lengths, 100))
-    assert sorted(i for batch in batches for i in batch) == list(range(200))
-    assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in batches)
+    found = list(equal_batches(lengths, 100))
+    assert sorted(i for batch in found for i in batch) == list(range(200))
+    assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in found)
     assert list(equal_batches([500], 100)) == [[0]]
     assert list(equal_batches([], 100)) == []
 
@@ -89,6 +91,19 @@ def test_an_error_is_raised_and_the_rest_is_not_begun() -> None:
     with pytest.raises(ValueError, match="no"):
         list(run_batches(read, [500] * 100, 500, "cpu"))
     assert len(begun) < 100
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_threads_that_cannot_start_are_an_error_and_the_next_try_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("no more threads")
+
+    monkeypatch.setattr(batches, "_pools", {})
+    monkeypatch.setattr(batches, "_alone", fail)
+    with pytest.raises(BrokenExecutor):
+        list(run_batches(len, [500] * 4, 500, "cpu"))
+    monkeypatch.undo()
+    assert [result for _, result in run_batches(len, [500] * 4, 500, "cpu")] == [1] * 4
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")

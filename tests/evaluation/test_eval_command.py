@@ -99,7 +99,7 @@ def test_the_systems_without_a_config(
     assert done.exit_code == 0, done.exception
     systems = json.loads(done.stdout)["systems"]
     assert [system["name"] for system in systems] == ["bm25", "dense", "hybrid", "default"]
-    assert [stage["name"] for stage in systems[3]["stages"]] == ["hybrid", "rerank", "blend", "prune"]
+    assert [stage["name"] for stage in systems[3]["stages"]] == ["hybrid", "rerank", "blend", "duplicates", "prune"]
     assert all(stage["ms"]["questions"] == 2 for stage in systems[3]["stages"])
     assert sum(encoder.encoded for encoder in no_default_encoder) == 6
     # the second time nothing is encoded or asked
@@ -116,7 +116,7 @@ def test_what_is_not_english_is_not_for_the_english_model() -> None:
         "provence",
     ]
     for language in ("de", None):
-        assert default_config(language).stages == [{"type": "extractive"}]
+        assert default_config(language).stages == [{"type": "duplicates"}, {"type": "extractive"}]
 
 
 def test_tables(run: Callable[..., Result], make_config: Callable[..., Path]) -> None:
