@@ -39,10 +39,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_SNIPPET = 200  # characters of a passage that is only near
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")]
-Place = Annotated[str, typer.Argument(metavar="DIR", help="An index directory or the URL of a store, made by `ragkit index`.")]
+Place = Annotated[
+    str, typer.Argument(metavar="DIR|URL", help="An index directory or the URL of a store, made by `ragkit index`.")
+]
 Depth = Annotated[int | None, typer.Option("-k", help="How many passages to answer from; default: the pipeline's, 5.")]
 PipelineFile = Annotated[
     Path | None, typer.Option(help="A pipeline as YAML; default: hybrid retrieval, then ragkit's Provence model.")
@@ -178,7 +180,7 @@ def search(
 
 @app.command()
 def grep(
-    directory: Directory,
+    directory: Place,
     pattern: Annotated[str, typer.Argument(help="What to look for, character by character.")],
     ignore_case: Annotated[bool, typer.Option("--ignore-case", "-i", help="Upper and lower case are the same.")] = False,
     regex: Annotated[
@@ -191,14 +193,14 @@ def grep(
 ) -> None:
     """Find an exact string or a regular expression in the passages. Exit codes: 0 found, 1 not found, 2 error."""
     from ragkit.corpus.patterns import Pattern
+    from ragkit.engines.opening import open_store
     from ragkit.grep import as_json as matches_as_json
     from ragkit.grep import grep, shown_lines
     from ragkit.retrievers.batched import check_k
-    from ragkit.store.store import Store
 
     try:
         what = Pattern(pattern, ignore_case, regex)
-        with Store.open(directory) as store:
+        with open_store(directory) as store:
             found = grep(store, what, None if k is None else check_k(k), _filter(filter))
     except (RagkitError, OSError) as error:
         raise typer.Exit(_complain(str(error), 2)) from None
@@ -226,19 +228,32 @@ def ask(
         float | None,
         typer.Option(min=0, max=1, help="Give no answer that is less likely than this; 0: always give one. Default: calibrated."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="PROVIDER:NAME", help="A chat model to write the answer; default: the documents' own sentences."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question with cited sentences, verbatim from the documents."""
+    """Answer a question with cited sentences, verbatim from the documents, or in the words of a chat model."""
     from ragkit.chains.answer import extractive_answer
+    from ragkit.chains.answerer import GroundedAnswerer
     from ragkit.chains.confidence import calibration_for
+    from ragkit.llms.named import chat_model
+    from ragkit.retrievers.batched import check_k
 
+    llm = None if model is None else chat_model(model)
     pipeline = _pipeline(directory, config, encoder)
-    context = pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter))
-    answer = extractive_answer(context, calibration=calibration_for(pipeline), abstain_below=abstain_below)
+    if llm is None:
+        context = pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter))
+        answer = extractive_answer(context, calibration=calibration_for(pipeline), abstain_below=abstain_below)
+    else:
+        asked = pipeline.model_copy(update={"k": pipeline.k if k is None else check_k(k), "filter": _filter(filter)})
+        answerer = GroundedAnswerer(pipeline=asked, llm=llm, max_tokens=max_tokens, abstain_below=abstain_below)
+        answer = answerer.invoke(question)
     if as_json:
         _print_json(_answer_json(answer))
     else:
-        _print_answer(answer, budget=(max_tokens or pipeline.max_tokens) is not None)
+        _print_answer(answer, budget=(max_tokens or pipeline.max_tokens) is not None, written=llm is not None)
 
 
 @app.command()
@@ -261,21 +276,21 @@ def explain(
 
 @app.command()
 def source(
-    directory: Directory,
+    directory: Place,
     name: Annotated[str | None, typer.Argument(help="The source to print; without it, all sources are listed.")] = None,
 ) -> None:
     """Print the decoded text that the offsets of a source's citations refer to."""
-    from ragkit.store.store import Store
+    from ragkit.engines.opening import open_store
 
-    with Store.open(directory) as store:
-        corpus = store.snapshot.corpus
+    with open_store(directory) as store:
         if name is None:
-            for known in corpus.sources():
+            for known in store.read(lambda snapshot: snapshot.sources()):
                 typer.echo(printable(known))
             return
-        text = corpus.source_text(name) or corpus.source_text(os.path.abspath(name))
-    if text is None:
-        raise InputError(f"NAME: {directory} has no source {name!r}; `ragkit source {directory}` lists them")
+        names = name, os.path.abspath(name)
+        text = store.read(lambda snapshot: next(filter(None, map(snapshot.source_text, names)), None))
+        if text is None:
+            raise InputError(f"NAME: {store.name} has no source {name!r}; `ragkit source {store.name}` lists them")
     sys.stdout.buffer.write(text.encode("utf-8"))
 
 
@@ -422,7 +437,7 @@ def _print_hits(documents: list[Document]) -> None:
         typer.echo(_indent(printable(document.page_content)) + "\n")
 
 
-def _print_answer(answer: Answer, *, budget: bool) -> None:
+def _print_answer(answer: Answer, *, budget: bool, written: bool) -> None:
     if answer.abstained:
         from ragkit.chains.answer import nearest
 
@@ -431,8 +446,13 @@ def _print_answer(answer: Answer, *, budget: bool) -> None:
             "No sentence fits the token budget." if no_room else "Nothing in these documents seems to answer that. Nearest:"
         )
         for near in nearest(answer.context):
+            typer.echo(_indent(printable(" ".join(near.text[:_SNIPPET].split()) + "…" * (len(near.text) > _SNIPPET))))
             typer.secho(f"    {place(near.source, near.line, near.page)}", dim=True)
         return
+    if written:
+        typer.echo(printable(answer.text) + "\n")
+        for problem in answer.problems:
+            typer.echo(printable(f"ragkit: {problem}"), err=True)
     for citation in answer.citations:
         typer.echo(_indent(printable(citation.text)))
         typer.secho(f"    [{citation.n}] {place(citation.source, citation.line, citation.page)}", dim=True)

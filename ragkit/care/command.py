@@ -20,7 +20,9 @@ _SNIPPET = 100
 
 
 def tidy(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")],
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR|URL", help="An index directory or the URL of a store, made by `ragkit index`.")
+    ],
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed; without it, nothing is changed.")] = False,
     quality: Annotated[float, typer.Option(min=0, max=1, help="Passages of lower quality could go; 0: none.")] = 0.3,
     similarity: Annotated[
@@ -36,11 +38,11 @@ def tidy(
     from ragkit.care.importance import importance
     from ragkit.care.inspection import inspect
     from ragkit.care.votes import read_votes
+    from ragkit.engines.opening import open_store
     from ragkit.store.passages import passages
-    from ragkit.store.store import Store
 
     votes = [] if feedback is None else read_votes(feedback)
-    with Store.open(directory) as store:
+    with open_store(directory) as store:
         known = passages(store)
         found = inspect(known, store.language or "english", lowest=quality, similarity=similarity)
         deleted = len(store.delete(found.doomed)) if delete and found.doomed else 0

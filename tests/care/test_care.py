@@ -294,7 +294,7 @@ def test_tidy_tells_and_deletes_only_when_asked(
     log = tmp_path / "votes.jsonl"
     log.write_text('{"question": "q", "passage": "page2 tea", "vote": 1}\n{"question": "q", "passage": "gone", "vote": -1}\n')
     opened = Store.open
-    monkeypatch.setattr(Store, "open", lambda path: opened(path, encoder=encoder))
+    monkeypatch.setattr(Store, "open", lambda path, **_: opened(path, encoder=encoder))
     text = run(index, "--feedback", log)
     for part in (
         "4 passages of low quality",

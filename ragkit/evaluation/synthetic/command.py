@@ -30,7 +30,9 @@ _KINDS = {
 
 
 def make_queries(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="An index directory, made by `ragkit index`.")],
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR|URL", help="An index directory or the URL of a store, made by `ragkit index`.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the dataset goes.")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many questions.")] = 200,
     model: Annotated[
@@ -48,15 +50,15 @@ def make_queries(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Write questions about your own documents, as a dataset that `ragkit eval` takes."""
+    from ragkit.engines.opening import open_store
     from ragkit.evaluation.synthetic.folder import check_free, write_dataset
     from ragkit.evaluation.synthetic.make import make_questions
     from ragkit.retrievers.hybrid import HybridRetriever
     from ragkit.store.passages import passages
     from ragkit.store.rarity import Rarity
-    from ragkit.store.store import Store
 
     check_free(out)
-    with Store.open(directory, encoder=encoder) as store, progress_bar(quiet, "writing", "questions") as progress:
+    with open_store(directory, encoder=encoder) as store, progress_bar(quiet, "writing", "questions") as progress:
         rarity = Rarity(store.snapshot)
         ask = _asker(rarity, model, prompt, cache or out / "answers.sqlite")
         retriever = HybridRetriever(store=store)
