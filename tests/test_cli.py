@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
+from langchain_core.language_models import FakeListChatModel
 
 from ragkit.cli import main
 
@@ -75,6 +76,18 @@ def test_names_of_sources_cannot_rewrite_the_terminal(tmp_path: Path, make_encod
 def test_index_again_does_nothing(folder: Path, index: Path) -> None:
     report = answer("index", folder, "--out", index)
     assert (report["files"], report["added"], report["updated"], report["deleted"]) == (4, 0, 0, 0)
+
+
+def test_a_model_writes_the_answer(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeListChatModel(responses=["They are yellow [1]. Or pink [7]."])
+    monkeypatch.setattr("ragkit.llms.named.chat_model", lambda name: {"some:model": model}[name])
+    done = ragkit("ask", index, "What colour are bananas?", "--model", "some:model", "-k", 1)
+    assert done.code == 0
+    assert done.out.startswith("They are yellow [1]. Or pink.\n")
+    assert "fruit.md" in done.out
+    assert "cites passages that do not exist: 7" in done.err
+    found = answer("ask", index, "What colour are bananas?", "--model", "some:model", "--filter", "source=absent")
+    assert found["abstained"]
 
 
 @pytest.mark.parametrize("retriever", ["bm25", "dense", "hybrid"])
