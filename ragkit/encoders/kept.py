@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ragkit.documents.provenance import content_id
-from ragkit.documents.tokens import Tokenizer
 from ragkit.encoders.base import Encoder, Progress, Vectors
+from ragkit.encoders.over import EncoderOver
 from ragkit.errors import InputError, RagkitError
 
 
-class KeptEncoder:
+class KeptEncoder(EncoderOver):
     """An `Encoder` whose vectors of passages are written to a folder, one part for the texts of one call.
 
     A part is named by the texts and the encoder's fingerprint, and is there whole or not at all. So the same call gives the same
@@ -46,29 +46,6 @@ class KeptEncoder:
                 f"({self._expected.get('model')!r}); install the same model on every machine"
             )
         return encoder
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return self.encoder.dimension
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """That of the encoder itself: where its vectors are kept changes none of them."""
-        return self.encoder.fingerprint
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The encoder's."""
-        return self.encoder.tokenizer
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of questions; they are not kept."""
-        return self.encoder.encode_queries(texts)
-
-    async def aencode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of questions, without blocking the event loop; they are not kept."""
-        return await self.encoder.aencode_queries(texts)
 
     def encode_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """Vectors of passages, from their part if there is one. `progress` is told of texts from a part, too."""

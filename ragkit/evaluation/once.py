@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from ragkit.documents.tokens import Tokenizer
 from ragkit.encoders.base import Encoder, Progress, Vectors
+from ragkit.encoders.over import EncoderOver
 
 
-class EncodeOnce:
+class EncodeOnce(EncoderOver):
     """An `Encoder` that remembers the vectors of documents for as long as it lives."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -19,27 +18,9 @@ class EncodeOnce:
         self._known: dict[str, Vectors] = {}
 
     @property
-    def dimension(self) -> int:
-        """See `Encoder.dimension`."""
-        return self._encoder.dimension
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """See `Encoder.fingerprint`."""
-        return self._encoder.fingerprint
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """See `Encoder.tokenizer`."""
-        return self._encoder.tokenizer
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.encode_queries`."""
-        return self._encoder.encode_queries(texts)
-
-    async def aencode_queries(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.aencode_queries`."""
-        return await self._encoder.aencode_queries(texts)
+    def encoder(self) -> Encoder:
+        """See `EncoderOver.encoder`."""
+        return self._encoder
 
     def encode_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """See `Encoder.encode_documents`; `progress` is only told of texts that are new."""

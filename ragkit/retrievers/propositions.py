@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ragkit.corpus.rows import IndexedText
-from ragkit.documents.tokens import Tokenizer
-from ragkit.encoders.base import Encoder, Progress, Vectors
+from ragkit.encoders.base import Encoder
 from ragkit.encoders.factory import EncoderLike, as_encoder
+from ragkit.encoders.over import EncoderOver
 from ragkit.errors import InputError, RagkitError
 from ragkit.llms.base import Completion
 from ragkit.quoting import plain, spoken
@@ -28,7 +28,7 @@ _OWN = 0.5
 """Share of its runs of three characters that a proposition must have from its passage, or from the titles above it."""
 
 
-class PropositionEncoder:
+class PropositionEncoder(EncoderOver):
     """A dense encoder for a `UnitIndex` in which passages are also found by their propositions.
 
     Each passage is shown to a language model once, when it is indexed. Where the answer cannot be used, as it is empty, an error,
@@ -55,36 +55,14 @@ class PropositionEncoder:
         """
         if most < 1:
             raise InputError(f"most: must be at least 1, not {most}")
-        self.encoder: Encoder = as_encoder(encoder)
+        self._encoder = as_encoder(encoder)
         self.most, self.timeout = most, timeout
         self._llm, self._template = model_of(llm), template_of(prompt, _VARIABLES)
 
     @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return self.encoder.dimension
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """That of the dense encoder."""
-        return self.encoder.fingerprint
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """That of the dense encoder."""
-        return self.encoder.tokenizer
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.encode_queries`."""
-        return self.encoder.encode_queries(texts)
-
-    async def aencode_queries(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.aencode_queries`."""
-        return await self.encoder.aencode_queries(texts)
-
-    def encode_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
-        """See `Encoder.encode_documents`."""
-        return self.encoder.encode_documents(texts, progress)
+    def encoder(self) -> Encoder:
+        """See `EncoderOver.encoder`."""
+        return self._encoder
 
     def further_units(self, texts: Sequence[IndexedText]) -> list[Sequence[str]]:
         """The propositions of each passage; none where the model has failed. Nothing that the model does raises."""

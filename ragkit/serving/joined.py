@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,14 +13,14 @@ from langchain_core.runnables import RunnableConfig
 from ragkit.chains.pipeline import Pipeline
 from ragkit.compressor import Compressor, CompressorInput, Outcome
 from ragkit.corpus.filters import Filter
-from ragkit.documents.tokens import Tokenizer
-from ragkit.encoders.base import Encoder, Progress, Vectors
+from ragkit.encoders.base import Encoder, Vectors
+from ragkit.encoders.over import EncoderOver
 from ragkit.serving.batcher import Batcher
 
 _CHARS = 4  # of a token, about
 
 
-class JoinedEncoder:
+class JoinedEncoder(EncoderOver):
     """An `Encoder` whose async calls go through a batcher, question by question; all else is the encoder's own."""
 
     def __init__(self, encoder: Encoder, batcher: Callable[[Callable[[list[str]], Vectors]], Batcher[str, Any]]) -> None:
@@ -29,33 +29,15 @@ class JoinedEncoder:
         self._batcher = batcher(encoder.encode_queries)
 
     @property
-    def dimension(self) -> int:
-        """See `Encoder.dimension`."""
-        return self._encoder.dimension
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """See `Encoder.fingerprint`."""
-        return self._encoder.fingerprint
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """See `Encoder.tokenizer`."""
-        return self._encoder.tokenizer
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.encode_queries`."""
-        return self._encoder.encode_queries(texts)
+    def encoder(self) -> Encoder:
+        """See `EncoderOver.encoder`."""
+        return self._encoder
 
     async def aencode_queries(self, texts: Sequence[str]) -> Vectors:
         """See `Encoder.aencode_queries`; raises what `Batcher.submit` does."""
         if not texts:
             return np.empty((0, self.dimension), np.float32)
         return np.stack(await asyncio.gather(*map(self._batcher.submit, texts)))
-
-    def encode_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
-        """See `Encoder.encode_documents`."""
-        return self._encoder.encode_documents(texts, progress)
 
 
 class Asked(NamedTuple):
