@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +60,7 @@ def bulk_index(
     encoder = store.encoder
     if not isinstance(encoder, KeptEncoder):
         raise InputError("store: bulk indexing needs a dense index over a KeptEncoder; open it with that, or use index_paths")
+    reader = _Reader(encoder, workers, bars)
     report = index_paths(
         store,
         paths,
@@ -69,19 +70,21 @@ def bulk_index(
         language=language,
         text_field=text_field,
         progress=bars("indexing", "files"),
-        read=_Reader(encoder, workers, bars),
+        read=reader,
     )
-    _clear(encoder.folder)
+    _clear(encoder.folder, reader.left)
     return report
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reader:
     """Has workers read the files, and encode what the writer will ask for."""
 
     encoder: KeptEncoder
     workers: Workers
     bars: Bars
+    left: list[Path] = field(default_factory=list)
+    """The files that were in the folder when all was encoded: this job's, and those of jobs that were killed."""
 
     def __call__(self, draft: BaseDraft, settings: SplitSettings, files: Sequence[Known]) -> Iterator[Reading]:
         read = ReadFiles(self.encoder, settings, self.encoder.folder)
@@ -94,6 +97,8 @@ class _Reader:
         run.finish()
         encode = EncodeTexts(self.encoder)
         _all(self.workers, encode, list(plan.calls), list(plan.calls.values()), self.bars("encoding", "passages"))
+        # now, while nobody else may write to the store: afterwards files of the next job may be among them
+        self.left += [file for file in self.encoder.folder.glob("*") if _OURS.fullmatch(file.name)]
         return _readings(read.folder, parts)
 
 
@@ -101,11 +106,10 @@ def _readings(folder: Path, parts: Sequence[str]) -> Iterator[Reading]:
     return (reading for part in parts for reading in read_part(folder, part))
 
 
-def _clear(folder: Path) -> None:
-    """Delete what a job has left, and the folder if nothing else is in it."""
-    for file in list(folder.glob("*")):
-        if _OURS.fullmatch(file.name):
-            file.unlink(missing_ok=True)
+def _clear(folder: Path, files: Sequence[Path]) -> None:
+    """Delete files, and their folder if nothing else is in it."""
+    for file in files:
+        file.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 
@@ -170,8 +174,8 @@ class _Plan(Draft):
         pass
 
 
-def _all(workers: Workers, work: Callable[[T], R], items: Sequence[T], sizes: Sequence[int], told: Told | None) -> list[R]:
-    """What the work makes of each item, in order. `told` is told of their sizes."""
+def _all(workers: Workers, work: Callable[[T], R], items: Sequence[T], sizes: Sequence[int], progress: Told | None) -> list[R]:
+    """What the work makes of each item, in order. `progress` is told of their sizes."""
     results: list[Any] = [None] * len(items)
     missing, done, total = set(range(len(items))), 0, sum(sizes)
     for number, result in workers.map(work, items):
@@ -179,8 +183,8 @@ def _all(workers: Workers, work: Callable[[T], R], items: Sequence[T], sizes: Se
         if number in missing:
             missing.remove(number)
             done += sizes[number]
-        if told is not None:
-            told(done, total)
+        if progress is not None:
+            progress(done, total)
     if missing:
         raise RagkitError(f"{len(missing)} of {len(items)} pieces of work were lost by the workers; run the same again")
     return results

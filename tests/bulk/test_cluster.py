@@ -55,7 +55,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def expected(tmp_path: Path, make_folder: Callable[..., Path]) -> Iterator[Store]:
     with Store.create(tmp_path / "plain", bm25_and_dense(SlowEncoder())) as store:
-        index_paths(store, [make_folder(tmp_path / "docs", 8)], size=32)
+        index_paths(store, [make_folder(tmp_path / "docs", 6)], size=32)
         yield store
 
 
@@ -98,11 +98,11 @@ def test_a_node_is_lost_half_way(cluster: Any, tmp_path: Path, log: Path, expect
 
 def test_the_driver_is_killed_half_way(cluster: Any, tmp_path: Path, log: Path, expected: Store, all_of: Any) -> None:
     out, parts = tmp_path / "index", tmp_path / "index.parts"
-    arguments = [cluster.address, out, tmp_path / "docs", log, 1.0]
+    arguments = [cluster.address, out, tmp_path / "docs", log, 0.5]
     driver = subprocess.Popen([sys.executable, str(Path(__file__).with_name("bulk_driver.py")), *map(str, arguments)])
-    while len(list(parts.glob("*.npy"))) < 3:
+    while len(list(parts.glob("*.npy"))) < 2:
         assert driver.poll() is None
-        time.sleep(0.1)
+        time.sleep(0.02)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     encoder = KeptEncoder(partial(SlowEncoder, log), parts)

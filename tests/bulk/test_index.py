@@ -200,6 +200,20 @@ def test_what_else_is_in_the_folder_stays(folder: Path, tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "bulk.parts").iterdir()] == ["mine.part"]
 
 
+def test_what_the_next_job_has_begun_stays(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the store is published another job may write to it, and to the folder."""
+    texts = tmp_path / "bulk.parts" / f"{'0' * 32}.texts"
+
+    def then_another_begins(*args: Any, **kwargs: Any) -> IndexReport:
+        report = index_paths(*args, **kwargs)
+        texts.write_text("[]")
+        return report
+
+    monkeypatch.setattr("ragkit.bulk.index.index_paths", then_another_begins)
+    bulk(tmp_path / "bulk", [folder], Inline())[0].close()
+    assert [file.name for file in (tmp_path / "bulk.parts").iterdir()] == [texts.name]
+
+
 def test_parts_and_index_inside_the_folder_are_not_indexed(folder: Path, all_of: Any, tmp_path: Path) -> None:
     expected, _ = plain(tmp_path / "plain", [folder])
     with pytest.raises(Killed):

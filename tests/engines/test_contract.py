@@ -44,7 +44,7 @@ WORDS = [
     "red", "green", "blue", "apple", "pear", "plum", "tree", "garden", "winter", "summer", "river", "stone", "bread", "water",
     "running", "houses", "Äpfel", "日本語", "день",
 ]  # fmt: skip
-shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.nested_given], max_examples=12)
+shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.nested_given], max_examples=6)
 
 
 class WordWeights:
@@ -159,7 +159,7 @@ def filled(engine: Any, make_encoder: Any) -> tuple[BaseStore, BaseStore]:
 def test_the_same_hits(filled: Any) -> None:
     for filter in FILTERS:
         for name in PLAIN:
-            compare(*filled, RETRIEVERS[name], QUERIES, [1, 10, 500], filter)
+            compare(*filled, RETRIEVERS[name], QUERIES, [500] if filter else [1, 10, 500], filter)
 
 
 def test_the_same_hits_of_what_is_built_on_them(filled: Any) -> None:
@@ -338,7 +338,7 @@ def test_upsert_replaces_and_metadata_alone_may_change(engine: Any, make_encoder
 AWKWARD = [
     "nul \0 inside, \1 and \1\1 too", "astral 🧊 and combining e\u0301", "right \u200fto\u200e left",
     "\t\r\n\x0b\x0c\x1c\x85\u2028", "'; DROP TABLE x; --", "%s %(a)s {} $1 \\ \\x00", "\x7f\x80\uffff\U0010ffff", "",
-    "stone " * 40_000, "x" * 50_000, " ".join(map(str, range(20_000))),
+    "stone " * 20_000, "x" * 50_000, " ".join(map(str, range(20_000))),
 ]  # fmt: skip
 
 
@@ -368,7 +368,7 @@ def test_whatever_text_there_is_comes_back(engine: Any, make_encoder: Any) -> No
     assert [document.page_content for document in literal] == [AWKWARD[0]]
 
 
-@settings(shared, max_examples=10)
+@settings(shared, max_examples=5)
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=40), st.text(max_size=10)), min_size=1, max_size=4))
 def test_any_unicode(unicode_store: BaseStore, given_: Any) -> None:
     documents = {id_ or "-": Document(id=id_ or "-", page_content=text, metadata={"key": value}) for id_, text, value in given_}
@@ -472,7 +472,7 @@ def test_writers_do_not_lose_what_others_write(engine: Any, make_encoder: Any) -
     errors: list[BaseException] = []
 
     def write(store: BaseStore, who: int) -> None:
-        for n in range(8):
+        for n in range(4):
             while True:
                 try:
                     own = Document(id=f"w{who}-{n}", page_content=f"stone {who} {n}")
@@ -490,9 +490,9 @@ def test_writers_do_not_lose_what_others_write(engine: Any, make_encoder: Any) -
         thread.join()
     assert errors == []
     last = engine.reopen(first, make_encoder())
-    assert len(last) == 24
-    assert {d.id for d in BM25Retriever(store=last, k=50).invoke("stone")} == {f"w{who}-{n}" for who in (0, 1) for n in range(8)}
-    assert len(DenseRetriever(store=last, k=50).invoke("stone")) == 24
+    assert len(last) == 12
+    assert {d.id for d in BM25Retriever(store=last, k=50).invoke("stone")} == {f"w{who}-{n}" for who in (0, 1) for n in range(4)}
+    assert len(DenseRetriever(store=last, k=50).invoke("stone")) == 12
     reference = Store.memory({"bm25": LexicalIndex(), "dense": DenseIndex(make_encoder())})
     reference.upsert(last.read(lambda snapshot: snapshot.documents(snapshot.positions())))
     compare(last, reference, BM25Retriever, ["stone 1 x0", "stone 3"], [5, 50], None)

@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 from ragkit.corpus.changes import Change, SourceText
 from ragkit.engines.base import EngineDraft, Indexes, Seen
 from ragkit.engines.lance import upkeep
-from ragkit.engines.lance.place import Place, told
+from ragkit.engines.lance.place import Place, translated
 from ragkit.engines.lance.reading import Tables, lists, numbers
 from ragkit.engines.lance.rows import columns_of, passages_of
-from ragkit.engines.lance.tables import DATA, PASSAGES, SOURCES, STORED, TERMS, State, among, key_of
+from ragkit.engines.lance.tables import DATA, PASSAGES, SOURCES, STORED, TERMS, State, among_each, key_of
 from ragkit.engines.lance.tables import numbers as numbered
 from ragkit.engines.lance.turns import Turn
 from ragkit.errors import StoreError
 from ragkit.indexes.base import Positions
 from ragkit.store.text_index import DenseIndex, LexicalIndex
-
-_LOOKED_UP = 4_000  # values that one condition lists
 
 
 class LanceDraft(EngineDraft):
@@ -115,7 +113,7 @@ class LanceDraft(EngineDraft):
             self._turn.renew()
             upkeep.put_in_order(self._place, self._tables, self._indexes, state, self._kept)
         for table in DATA:
-            with told(self._place):
+            with translated(self._place):
                 version = int(self._tables[table].version)
             if version != state.versions[table]:
                 state.versions[table], state.times[table] = version, self._started
@@ -203,9 +201,9 @@ class LanceDraft(EngineDraft):
         table, before = self._tables[name], self._versions[name]
         self._touched = True
         try:
-            with told(self._place):
-                for first in range(0, len(gone), _LOOKED_UP):
-                    self._follow(name, table.delete(among(column, gone[first : first + _LOOKED_UP])).version)
+            with translated(self._place):
+                for where in among_each(column, gone):
+                    self._follow(name, table.delete(where).version)
                 if fresh is not None and fresh.num_rows:
                     self._follow(name, table.add(fresh).version)
         except BaseException:
@@ -222,7 +220,7 @@ class LanceDraft(EngineDraft):
     def _go_back(self, name: str, version: int) -> None:
         """Make the latest version the same as this one."""
         table = self._tables[name]
-        with told(self._place):
+        with translated(self._place):
             if table.version != version:
                 table.checkout(version)
                 table.restore()
@@ -236,9 +234,4 @@ class LanceDraft(EngineDraft):
         return self._listed(column, sorted(set(map(key_of, texts))), columns)
 
     def _listed(self, column: str, values: Sequence[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
-        chunks = range(0, len(values), _LOOKED_UP)
-        return [
-            row
-            for first in chunks
-            for row in self._tables.rows(PASSAGES, columns, among(column, values[first : first + _LOOKED_UP]))
-        ]
+        return [row for where in among_each(column, values) for row in self._tables.rows(PASSAGES, columns, where)]

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ragkit.corpus.filters import Filter, compile_filter
+from ragkit.corpus.filters import Condition, Dialect, Filter
 
-_RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _NUMBER, _TEXT = b"n", b"s"
 _CONSTANTS = {None: b"z", True: b"t", False: b"f"}
 _COMPOUND = b"l"
@@ -41,10 +40,9 @@ def value_of(value: Any) -> bytes:
     return _NUMBER + _number(value) if isinstance(value, int | float) else _COMPOUND
 
 
-def to_sql(filter: Filter) -> str:
-    """A filter as a condition that is true or false, never null. Raises `InputError` for what `compile_filter` refuses."""
-    compile_filter(filter)
-    return _mapping(filter)
+def to_sql(filter: Filter) -> Condition:
+    """A filter as LanceDB's SQL, without parameters. Raises what `Dialect.condition` raises."""
+    return _LANCE.condition(filter)
 
 
 def has_field(field: str) -> str:
@@ -73,54 +71,25 @@ def _number(value: float) -> bytes:
     return b"\2" + size if value > 0 else b"\0" + bytes(255 - byte for byte in size)
 
 
-def _mapping(filter: Filter) -> str:
-    return _join(" AND ", "true", [_entry(key, value) for key, value in filter.items()])
-
-
-def _entry(key: str, value: Any) -> str:
-    match key:
-        case "$and":
-            return _join(" AND ", "true", [_mapping(part) for part in value])
-        case "$or":
-            return _join(" OR ", "false", [_mapping(part) for part in value])
-        case "$not":
-            return f"NOT {_mapping(value)}"
-    if isinstance(value, Mapping):
-        return _join(" AND ", "true", [_operator(key, operator, operand) for operator, operand in value.items()])
-    return _one_of(key, [value])
-
-
-def _operator(field: str, operator: str, operand: Any) -> str:
-    match operator:
-        case "$eq":
-            return _one_of(field, [operand])
-        case "$ne":
-            return f"NOT {_one_of(field, [operand])}"
-        case "$in":
-            return _one_of(field, list(operand))
-        case "$nin":
-            return f"NOT {_one_of(field, list(operand))}"
-    bound = value_of(operand)
-    value, kind = _value(field), bound[:1]
-    # nothing of another type: all values of a type lie between its letter and the next one
-    other = f"{value} < {_literal(bytes([kind[0] + 1]))}" if operator in ("$gt", "$gte") else f"{value} >= {_literal(kind)}"
-    return f"coalesce({value} {_RANGES[operator]} {_literal(bound)} AND {other}, false)"
-
-
-def _one_of(field: str, values: Sequence[Any]) -> str:
-    if not values:
-        return "false"
+def _one_of(field: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
     listed = ", ".join(_literal(value) for value in dict.fromkeys(map(value_of, values)))
-    return f"coalesce({_value(field)} IN ({listed}), false)"
+    return (f"coalesce({_value(field)} IN ({listed}), false)" if listed else "false"), []
+
+
+def _compare(field: str, sign: str, bound: float | str) -> tuple[str, list[Any]]:
+    value, kept = _value(field), value_of(bound)
+    kind = kept[:1]
+    # nothing of another type: all values of a type lie between its letter and the next one
+    other = f"{value} < {_literal(bytes([kind[0] + 1]))}" if sign in (">", ">=") else f"{value} >= {_literal(kind)}"
+    return f"coalesce({value} {sign} {_literal(kept)} AND {other}, false)", []
 
 
 def _value(field: str) -> str:
     return f"array_element(held, cast(array_position(keys, {_literal(key_of(field))}) AS bigint))"
 
 
-def _join(operator: str, empty: str, parts: Sequence[str]) -> str:
-    return f"({operator.join(parts)})" if parts else empty
-
-
 def _literal(value: bytes) -> str:
     return f"X'{value.hex()}'"
+
+
+_LANCE = Dialect(_one_of, _compare)

@@ -54,7 +54,7 @@ def connect(place: Place) -> Any:
     check_installed()
     import lancedb
 
-    with told(place):
+    with translated(place):
         return lancedb.connect(place.uri, storage_options=place.options or None)
 
 
@@ -69,7 +69,7 @@ def check_installed() -> None:
 
 
 @contextmanager
-def told(place: Place) -> Iterator[None]:
+def translated(place: Place) -> Iterator[None]:
     """Raises the engine's errors as `StoreError`s of one line, as `StaleSnapshotError` where what was read is cleaned up."""
     try:
         yield

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragkit.engines.lance.place import Place, told
-from ragkit.engines.lance.tables import PASSAGES, among
+from ragkit.engines.lance.place import Place, translated
+from ragkit.engines.lance.tables import PASSAGES, among_each
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions
 
-_LOOKED_UP = 4_000  # positions that one condition lists
 _BATCH = 10_000
 
 
@@ -28,7 +27,7 @@ class Tables:
 
     def __getitem__(self, name: str) -> Any:
         """The table of that name; nobody else has this handle."""
-        with self._lock, told(self._place):
+        with self._lock, translated(self._place):
             if name not in self._opened:
                 table = self._connection.open_table(name)
                 if self._versions is not None:
@@ -38,7 +37,7 @@ class Tables:
 
     def count(self, name: str, where: str | None = None) -> int:
         """Number of rows, of all or of those that meet a condition."""
-        with told(self._place):
+        with translated(self._place):
             return int(self[name].count_rows(where))
 
     def rows(self, name: str, columns: Sequence[str], where: str | None = None) -> list[dict[str, Any]]:
@@ -49,7 +48,7 @@ class Tables:
     def arrow(self, name: str, columns: Sequence[str] | None, where: str | None = None) -> Any:
         """Rows as an Arrow table, in no order; None are all columns."""
         query = self[name].search()
-        with told(self._place):
+        with translated(self._place):
             if where is not None:
                 query = query.where(where)
             return (query if columns is None else query.select(list(columns))).to_arrow()
@@ -57,13 +56,12 @@ class Tables:
     def batches(self, columns: Sequence[str], where: str) -> Iterator[Any]:
         """Passages as Arrow batches, in no order."""
         query = self[PASSAGES].search()
-        with told(self._place):
+        with translated(self._place):
             yield from query.where(where).select(list(columns)).to_batches(batch_size=_BATCH)
 
     def at(self, positions: Sequence[int], columns: Sequence[str] | None) -> list[Any]:
         """Arrow tables that together have the passages at these positions, as far as they are there, in no order."""
-        chunks = range(0, len(positions), _LOOKED_UP)
-        return [self.arrow(PASSAGES, columns, among("position", positions[n : n + _LOOKED_UP])) for n in chunks]
+        return [self.arrow(PASSAGES, columns, where) for where in among_each("position", positions)]
 
     def vectors(self, column: str, dimension: int, positions: Positions) -> NDArray[np.float32]:
         """The vectors [n, dimension] at these positions. Raises `InputError` if one is not there."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragkit.engines.base import Statistics
-from ragkit.engines.lance.place import Place, told
+from ragkit.engines.lance.place import Place, translated
 from ragkit.engines.lance.reading import Tables, lists, matrix, numbers
 from ragkit.engines.lance.tables import PASSAGES, TERMS, among, key_of, token_of
 from ragkit.engines.lance.weighing import Passages, Wanted, best, merge
@@ -84,7 +84,7 @@ class LexicalSearch:
         column = f"words_{self._number}"
         query = self._tables[PASSAGES].search(words, query_type="fts", fts_columns=column).limit(limit)
         ranking = empty_ranking()
-        with told(self._place):
+        with translated(self._place):
             if condition is not None:
                 query = query.where(condition, prefilter=True)
             for batch in query.select([*self._columns, "_score"]).to_arrow().combine_chunks().to_batches():
@@ -165,7 +165,7 @@ class DenseSearch:
         given = vectors if len(vectors) > 1 else vectors[0]
         query = self._tables[PASSAGES].search(given, vector_column_name=self._column).distance_type("dot").limit(limit)
         query = query.bypass_vector_index() if exact else query.nprobes(probes)
-        with told(self._place):
+        with translated(self._place):
             if condition is not None:
                 query = query.where(condition, prefilter=True)
             found = query.select(columns).to_arrow()

@@ -10,7 +10,7 @@ import numpy as np
 from langchain_core.documents import Document
 from numpy.typing import NDArray
 
-from ragkit.corpus.filters import Filter, compile_filter
+from ragkit.corpus.filters import Filter
 from ragkit.corpus.patterns import Pattern
 from ragkit.corpus.rows import to_document
 from ragkit.documents.spans import Span
@@ -154,9 +154,10 @@ class LanceSnapshot(EngineSnapshot):
     def _condition(self, filter: Filter | None) -> str | None:
         if not filter:
             return None
-        for field in dict.fromkeys(compile_filter(filter).fields):
+        condition = to_sql(filter)
+        for field in dict.fromkeys(condition.fields):
             self.check_field(field, "filter")
-        return to_sql(filter)
+        return condition.sql
 
 
 def _document(row: Mapping[str, Any]) -> Document:

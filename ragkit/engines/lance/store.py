@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -11,7 +12,7 @@ from typing import Any, Self
 from ragkit.engines.base import EngineStore, Indexes
 from ragkit.engines.lance import upkeep
 from ragkit.engines.lance.draft import LanceDraft
-from ragkit.engines.lance.place import Place, check_installed, connect, told
+from ragkit.engines.lance.place import Place, check_installed, connect, translated
 from ragkit.engines.lance.snapshot import LanceSnapshot
 from ragkit.engines.lance.tables import DATA, PUBLISHED, State, check, schemas
 from ragkit.engines.lance.turns import LOCK, locked, turn
@@ -19,6 +20,7 @@ from ragkit.errors import InputError, StaleSnapshotError, StoreError
 from ragkit.store.loader import AnyEncoder
 from ragkit.store.text_index import TextIndex
 
+_log = logging.getLogger(__name__)
 _TRIES = 10
 
 
@@ -34,7 +36,7 @@ class LanceStore(EngineStore):
         super().__init__(indexes)
         self._place, self._connection = place, connection
         self._lock = RLock()
-        with told(place):
+        with translated(place):
             self._published = connection.open_table(PUBLISHED)
         self._snapshot: LanceSnapshot | None = self._latest()
 
@@ -46,7 +48,7 @@ class LanceStore(EngineStore):
         if not _there(place):
             raise StoreError(f"no index at {place.name}; build one with: ragkit index PATH --store URL")
         connection = connect(place)
-        with told(place):
+        with translated(place):
             state = _read(place, connection.open_table(PUBLISHED))
         return cls(place, connection, Indexes(state.settings, encoder))
 
@@ -61,14 +63,14 @@ class LanceStore(EngineStore):
             raise taken
         connection = connect(place)
         if place.path is not None:
-            with told(place):
+            with translated(place):
                 place.path.mkdir(parents=True, exist_ok=True)
         with locked(place.path) if place.path else nullcontext():
             if _there(place):
                 raise taken
             state = State({name: dict(its) for name, its in made.settings.items()})
             layout = schemas(made)
-            with told(place):
+            with translated(place):
                 for name in DATA:
                     table = _created(connection, name, layout[name])
                     state.versions[name], state.times[name] = int(table.version), time.time()
@@ -105,15 +107,21 @@ class LanceStore(EngineStore):
 
     @contextmanager
     def write(self) -> Iterator[LanceDraft]:
-        """See `BaseStore.write`. Raises `StoreError` if another process is writing."""
+        """See `BaseStore.write`. Raises `StoreError` if another process is writing.
+
+        Once the changes are published nothing is raised for want of cleaning up: it is logged, and left to the next writer.
+        """
         with self._one_write():
-            with told(self._place):
+            with translated(self._place):
                 published = self._connection.open_table(PUBLISHED)
             with turn(self._place, published) as mine:
                 draft = LanceDraft(self._indexes, self._place, self._connection, _read(self._place, published), mine)
                 yield draft
                 if draft.finish():
-                    upkeep.prune(self._place, published, time.time() - upkeep.ROW_SECONDS)
+                    try:
+                        upkeep.prune(self._place, published, time.time() - upkeep.ROW_SECONDS)
+                    except StoreError:
+                        _log.warning("published, but old versions are still there", exc_info=True)
             self.refresh()
 
     def close(self) -> None:
@@ -123,7 +131,7 @@ class LanceStore(EngineStore):
     def discard(self) -> None:
         """See `BaseStore.discard`; the directory goes too, if nothing else is in it."""
         self.close()
-        with told(self._place):
+        with translated(self._place):
             for name in (PUBLISHED, *DATA):
                 self._connection.drop_table(name, ignore_missing=True)
         if self._place.path is not None:
@@ -156,7 +164,7 @@ def _created(connection: Any, name: str, schema: Any) -> Any:
 
 
 def _read(place: Place, published: Any) -> State:
-    with told(place):
+    with translated(place):
         published.checkout_latest()
         (row,) = published.search().select(["state"]).to_arrow().to_pylist() or [None]
     if row is None:
@@ -168,7 +176,7 @@ def _there(place: Place) -> bool:
     if place.path is not None and not (place.path / f"{PUBLISHED}.lance").is_dir():
         return False  # to connect would make the directory
     connection = connect(place)
-    with told(place):
+    with translated(place):
         try:
             connection.open_table(PUBLISHED)
         except ValueError as error:

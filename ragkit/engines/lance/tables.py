@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ DATA = (PASSAGES, SOURCES, TERMS)
 """The tables whose versions the row in `PUBLISHED` names."""
 STORED = ("position", "digest", "source", "text", "metadata", "provenance")
 """Columns of a passage that `plan_upsert` compares."""
+_LISTED = 4_000  # values in one condition
 _TOKEN = 0xFFFFFFFFFF  # 40 bits: two terms in a million passages that share a token cost a candidate, not a hit
 
 
@@ -139,3 +140,9 @@ def among(column: str, values: Iterable[int] | Sequence[str]) -> str:
     """The condition that a column has one of these numbers, or of these texts of hexadecimal digits."""
     listed = ", ".join(f"'{value}'" if isinstance(value, str) else str(value) for value in values)
     return f"{column} IN ({listed})" if listed else "false"
+
+
+def among_each(column: str, values: Sequence[int] | Sequence[str]) -> Iterator[str]:
+    """Conditions like that of `among` for all of the values together, of which none is too long."""
+    for first in range(0, len(values), _LISTED):
+        yield among(column, values[first : first + _LISTED])

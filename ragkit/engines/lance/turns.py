@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,9 +12,10 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from ragkit.engines.lance.place import Place, told
+from ragkit.engines.lance.place import Place, translated
 from ragkit.errors import StoreError
 
+_log = logging.getLogger(__name__)
 LOCK = "ragkit.lock"
 LEASE_SECONDS = 900.0
 """How long a writer in object storage may be silent before another takes over."""
@@ -65,12 +67,15 @@ class Turn:
             raise StoreError(f"another process is writing to {self._place.name}, and has published before this one; write again")
 
     def end(self) -> None:
-        """Let others write."""
+        """Let others write. If that cannot be told, which is logged, they wait until the lease has run out."""
         if self._writer:
-            self._update(f"writer = '{self._writer}'", {"writer": ""})
+            try:
+                self._update(f"writer = '{self._writer}'", {"writer": ""})
+            except StoreError:
+                _log.warning("others cannot write for %g s", LEASE_SECONDS, exc_info=True)
 
     def _update(self, where: str, values: dict[str, Any]) -> bool:
-        with told(self._place):
+        with translated(self._place):
             return bool(self._published.update(where=where, values=values).rows_updated)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ragkit.engines.base import Indexes
-from ragkit.engines.lance.place import Place, told
+from ragkit.engines.lance.place import Place, translated
 from ragkit.engines.lance.reading import Tables, numbers
 from ragkit.engines.lance.tables import DATA, PASSAGES, TERMS, State, wants_lists
 from ragkit.store.text_index import DenseIndex, LexicalIndex
@@ -61,7 +61,7 @@ def put_in_order(place: Place, tables: Tables, indexes: Indexes, state: State, k
 def prune(place: Place, table: Any, kept: float) -> None:
     """Compact a table, bring its indexes up to date, and remove its versions from before a time, in seconds."""
     age = timedelta(seconds=max(time.time() - kept, 0.001) + _SLACK)
-    with told(place):
+    with translated(place):
         # nobody else writes while the lock is held, so a file that no version has is one that a killed writer left
         table.optimize(cleanup_older_than=age, delete_unverified=place.path is not None)
 
@@ -92,7 +92,7 @@ def _build(place: Place, tables: Tables, indexes: Indexes, state: State) -> None
                 wanted[PASSAGES, column] = IvfSq(distance_type="dot", num_partitions=lists(state.passages))
     for (table, column), config in wanted.items():
         if column not in state.indexed:
-            with told(place):
+            with translated(place):
                 tables[table].create_index(column, config=config, replace=True)
             state.indexed[column] = state.passages
 
@@ -109,6 +109,6 @@ def _compact_terms(place: Place, tables: Tables) -> bool:
     counts = np.bincount(place_of.ravel(), numbers(changes["documents"]), len(known)).astype(np.int64)
     left = counts > 0
     columns = [known[left, 0].astype(np.int32), known[left, 1], counts[left]]
-    with told(place):
+    with translated(place):
         tables[TERMS].add(pa.table(list(map(pa.array, columns)), schema=changes.schema), mode="overwrite")
     return True

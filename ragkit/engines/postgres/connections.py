@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 _READERS = 16
+ASYNC_READERS = 12
+"""Reads of an event loop at a time. Each holds a connection and needs a thread for its next step, so that threads that wait for
+connections must never be all there are; the other connections are for reads that have a thread of their own."""
 _SECONDS = 30.0
+_CANCEL, _BETWEEN = 5.0, 0.02  # seconds: for asking the server to drop a statement, and until it is asked again
 VECTOR_VERSION = (0, 8)
 """The oldest pgvector that goes on with an approximate search when a filter leaves too little."""
 
@@ -31,7 +35,7 @@ def check_installed() -> None:
 
 
 @contextmanager
-def told(address: Address) -> Iterator[None]:
+def translated(address: Address) -> Iterator[None]:
     """Raises the server's errors as `StoreError`s of one line, without the password."""
     import psycopg
     from psycopg_pool import PoolTimeout
@@ -53,7 +57,7 @@ def connect(address: Address) -> Connection[Any]:
     """A connection of its own, in autocommit mode. Raises `StoreError` if the server cannot be reached, or refuses."""
     import psycopg
 
-    with told(address):
+    with translated(address):
         return psycopg.connect(address.conninfo, autocommit=True, connect_timeout=10, client_encoding="utf8")
 
 
@@ -103,22 +107,41 @@ class Reading:
     def __init__(self, address: Address, pool: ConnectionPool[Connection[Any]]) -> None:
         self._address, self._pool = address, pool
         self._connection: Connection[Any] | None = None
+        self._closed = False
         self._lock = RLock()
 
     @contextmanager
     def connection(self) -> Iterator[Connection[Any]]:
-        """The connection, for one thread at a time."""
-        with self._lock, told(self._address):
-            if self._connection is None:
+        """The connection, for one thread at a time. Raises `StoreError` after the end."""
+        with self._lock, translated(self._address):
+            if self._connection is None and not self._closed:
                 self._connection = self._pool.getconn()
+            if self._closed or self._connection is None:
+                raise StoreError(f"{self._address.name}: this read has ended")
             yield self._connection
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back, once nobody is using it."""
         with self._lock:
+            self._closed = True
             if self._connection is not None:
                 connection, self._connection = self._connection, None
-                with told(self._address):
+                with translated(self._address):
                     if not connection.closed:
                         connection.rollback()
                     self._pool.putconn(connection)
+
+    def abandon(self) -> None:
+        """Give the connection back at once: the server drops the statement that it is at."""
+        import psycopg
+
+        self._closed = True
+        # again, should the first time be between two statements
+        while not self._lock.acquire(timeout=_BETWEEN):
+            if (connection := self._connection) is not None:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=_CANCEL)
+        try:
+            self.close()
+        finally:
+            self._lock.release()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from ragkit.corpus.changes import Change, SourceText
 from ragkit.corpus.rows import Row
 from ragkit.engines.base import EngineDraft, Indexes, Seen
+from ragkit.engines.postgres.address import Address
 from ragkit.engines.postgres.characters import read, written
+from ragkit.engines.postgres.connections import translated
 from ragkit.engines.postgres.filters import fields_of
 from ragkit.engines.postgres.keys import key_of, keys
 from ragkit.engines.postgres.search import sparse_text, stored_term, vector_text
@@ -42,21 +45,38 @@ ON CONFLICT (term) DO UPDATE SET documents = t.documents + excluded.documents
 """
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _asks(method: Callable[Concatenate[PostgresDraft, P], R]) -> Callable[Concatenate[PostgresDraft, P], R]:
+    """A method whose errors are the server's; it raises them as ours."""
+
+    @wraps(method)
+    def asked(self: PostgresDraft, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with translated(self._address):
+            return method(self, *args, **kwargs)
+
+    return asked
+
+
 class PostgresDraft(EngineDraft):
     """Changes are seen by others when the transaction is committed, all at once."""
 
-    def __init__(self, indexes: Indexes, connection: Connection[Any]) -> None:
+    def __init__(self, indexes: Indexes, address: Address, connection: Connection[Any]) -> None:
         """Waits until no other writer is at work, in whatever process."""
         rows = connection.execute("SELECT split, next_position FROM ragkit_store FOR UPDATE").fetchall()
         split, self._next = rows[0]
         super().__init__(indexes, None if split is None else json.loads(split))
-        self._connection = connection
+        self._address, self._connection = address, connection
         self._numbers = numbers(indexes.settings)
         self._changed = 0
 
+    @_asks
     def __len__(self) -> int:
         return count(self._connection)
 
+    @_asks
     def delete(self, ids: Sequence[str]) -> list[str]:
         """See `BaseDraft.delete`."""
         rows = self._connection.execute("SELECT id, position FROM ragkit_passages WHERE key = ANY(%s)", [keys(ids)]).fetchall()
@@ -66,6 +86,7 @@ class PostgresDraft(EngineDraft):
             self._remove([known[id_] for id_ in gone])
         return gone
 
+    @_asks
     def replace_sources(self, sources: Mapping[str, Sequence[SourceText]]) -> None:
         """See `BaseDraft.replace_sources`."""
         if not sources:
@@ -81,16 +102,19 @@ class PostgresDraft(EngineDraft):
                 for row in rows:
                     copy.write_row(row)
 
+    @_asks
     def split_with(self, settings: dict[str, Any]) -> None:
         """See `BaseDraft.split_with`."""
         self._connection.execute("UPDATE ragkit_store SET split = %s", [json.dumps(settings)])
         self.split = settings
 
+    @_asks
     def file_digests(self) -> dict[str, str]:
         """See `BaseDraft.file_digests`."""
         rows = self._connection.execute("SELECT DISTINCT file, digest FROM ragkit_sources").fetchall()
         return {read(file): digest for file, digest in rows}
 
+    @_asks
     def ids_of_file(self, file: str) -> list[str]:
         """See `BaseDraft.ids_of_file`."""
         rows = self._connection.execute(
@@ -124,6 +148,7 @@ class PostgresDraft(EngineDraft):
 
     # -- for `EngineDraft` --------------------------------------------------------------------------------------------
 
+    @_asks
     def _stored(self, ids: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
         rows = self._connection.execute(
             "SELECT id, position, digest, source, text, metadata, provenance FROM ragkit_passages WHERE key = ANY(%s)",
@@ -134,26 +159,31 @@ class PostgresDraft(EngineDraft):
             for id_, position, digest, source, text, metadata, record in rows
         }
 
+    @_asks
     def _twins(self, digests: Sequence[str]) -> Mapping[str, int]:
         query = "SELECT digest, min(position) FROM ragkit_passages WHERE digest = ANY(%s) GROUP BY digest"
         return dict(self._connection.execute(query, [list(digests)]).fetchall())
 
+    @_asks
     def _reserve(self, count: int) -> int:
         first: int = self._next
         self._next += count
         self._connection.execute("UPDATE ragkit_store SET next_position = %s", [self._next])
         return first
 
+    @_asks
     def _vectors(self, name: str, positions: Positions) -> NDArray[np.float32]:
         index = self._indexes[name]
         assert isinstance(index, DenseIndex)
         return stored_vectors(self._connection, self._numbers[name], index.encoder.dimension, positions)
 
+    @_asks
     def _write(self, change: Change, seen: Mapping[str, Seen]) -> None:
         added = [addition.position for addition in change.additions]
         with self._connection.transaction():
             self._remove(change.removed)
             self._write_rows(change.rows, set(added))
+            self._count(len(added))
             for name, its in seen.items():
                 self._write_index(self._numbers[name], self._indexes[name], added, its)
         self._changed += len(change.rows)
@@ -165,7 +195,7 @@ class PostgresDraft(EngineDraft):
             return
         self._changed += len(positions)
         given = list(positions)
-        self._connection.execute("DELETE FROM ragkit_passages WHERE position = ANY(%s)", [given])
+        self._count(-self._connection.execute("DELETE FROM ragkit_passages WHERE position = ANY(%s)", [given]).rowcount)
         for name, number in self._numbers.items():
             index = table("index", number)
             if self._indexes.settings[name]["kind"] == LexicalIndex.kind:
@@ -173,6 +203,9 @@ class PostgresDraft(EngineDraft):
                 self._connection.execute(query, {"positions": given, "number": number})
             else:
                 self._connection.execute(SQL("DELETE FROM {} WHERE position = ANY(%s)").format(index), [given])
+
+    def _count(self, more: int) -> None:
+        self._connection.execute("UPDATE ragkit_store SET passages = passages + %s", [more])
 
     def _write_rows(self, rows: Sequence[tuple[int, Row]], added: set[int]) -> None:
         fresh = [_values(position, row) for position, row in rows if position in added]

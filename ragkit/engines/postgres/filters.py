@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from ragkit.corpus.filters import Filter, compile_filter
+from ragkit.corpus.filters import Condition, Dialect, Filter
 from ragkit.engines.postgres.characters import written
 
-_RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LOOKED_UP = 16  # values that are looked up in the index of the fields one by one; more are compared with each passage
 
 
-class Condition(NamedTuple):
-    """A WHERE expression that is true or false, never null, with its parameters."""
-
-    sql: str
-    parameters: list[Any]
-
-
 def to_sql(filter: Filter) -> Condition:
-    """The SQL of a filter over a table `p`. Raises `InputError` for what `compile_filter` refuses."""
-    compile_filter(filter)
-    return _mapping(filter)
+    """The SQL of a filter over a table `p`. Raises what `Dialect.condition` raises."""
+    return _POSTGRES.condition(filter)
 
 
 def fields_of(metadata: str) -> str:
@@ -32,58 +23,26 @@ def fields_of(metadata: str) -> str:
     return json.dumps({text_of_field(key): _value(value) for key, value in fields.items()}, ensure_ascii=False)
 
 
-def _mapping(filter: Filter) -> Condition:
-    return _join(" AND ", "true", [_entry(key, value) for key, value in filter.items()])
-
-
-def _entry(key: str, value: Any) -> Condition:
-    match key:
-        case "$and":
-            return _join(" AND ", "true", [_mapping(part) for part in value])
-        case "$or":
-            return _join(" OR ", "false", [_mapping(part) for part in value])
-        case "$not":
-            return _negated(_mapping(value))
-    if isinstance(value, Mapping):
-        return _join(" AND ", "true", [_operator(key, operator, operand) for operator, operand in value.items()])
-    return _one_of(key, [value])
-
-
-def _operator(field: str, operator: str, operand: Any) -> Condition:
-    match operator:
-        case "$eq":
-            return _one_of(field, [operand])
-        case "$ne":
-            return _negated(_one_of(field, [operand]))
-        case "$in":
-            return _one_of(field, list(operand))
-        case "$nin":
-            return _negated(_one_of(field, list(operand)))
-    kind, cast = ("string", 'COLLATE "C"') if isinstance(operand, str) else ("number", "::numeric")
-    key = text_of_field(field)
-    # only CASE promises that a cast is not tried on what is no number
-    test = f"(p.fields ->> %s) {cast} {_RANGES[operator]} %s{'' if isinstance(operand, str) else '::numeric'}"
-    bound = text_of_field(operand) if isinstance(operand, str) else repr(operand)
-    return Condition(f"CASE WHEN jsonb_typeof(p.fields -> %s) = '{kind}' THEN {test} ELSE false END", [key, key, bound])
-
-
-def _one_of(field: str, values: Sequence[Any]) -> Condition:
+def _one_of(field: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
     key = text_of_field(field)
     if len(values) > _LOOKED_UP:
         listed = [json.dumps(_value(value), ensure_ascii=False) for value in values]
-        return Condition("coalesce((p.fields -> %s) = ANY(%s::jsonb[]), false)", [key, listed])
+        return "coalesce((p.fields -> %s) = ANY(%s::jsonb[]), false)", [key, listed]
     tests = [json.dumps({key: _value(value)}, ensure_ascii=False) for value in values]
-    return _join(" OR ", "false", [Condition("p.fields @> %s::jsonb", [test]) for test in tests])
+    return f"({' OR '.join(['p.fields @> %s::jsonb'] * len(tests)) or 'false'})", list(tests)
 
 
-def _negated(condition: Condition) -> Condition:
-    return Condition(f"NOT ({condition.sql})", condition.parameters)
+def _compare(field: str, sign: str, bound: float | str) -> tuple[str, list[Any]]:
+    key = text_of_field(field)
+    if isinstance(bound, str):
+        kind, test, given = "string", f'(p.fields ->> %s) COLLATE "C" {sign} %s', text_of_field(bound)
+    else:
+        kind, test, given = "number", f"(p.fields ->> %s)::numeric {sign} %s::numeric", repr(bound)
+    # only CASE promises that a cast is not tried on what is no number
+    return f"CASE WHEN jsonb_typeof(p.fields -> %s) = '{kind}' THEN {test} ELSE false END", [key, key, given]
 
 
-def _join(operator: str, empty: str, parts: Sequence[Condition]) -> Condition:
-    if not parts:
-        return Condition(empty, [])
-    return Condition(f"({operator.join(part.sql for part in parts)})", [value for part in parts for value in part.parameters])
+_POSTGRES = Dialect(_one_of, _compare)
 
 
 def _value(value: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragkit.corpus.filters import Condition
 from ragkit.engines.base import Statistics
-from ragkit.engines.postgres.filters import Condition
 from ragkit.engines.postgres.tables import table
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions, Ranking, empty_ranking, top_k

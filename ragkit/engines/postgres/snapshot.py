@@ -11,14 +11,14 @@ import numpy as np
 from langchain_core.documents import Document
 from numpy.typing import NDArray
 
-from ragkit.corpus.filters import Filter, compile_filter
+from ragkit.corpus.filters import Condition, Filter
 from ragkit.corpus.patterns import Pattern
 from ragkit.corpus.rows import to_document
 from ragkit.documents.spans import Span
 from ragkit.engines.base import EngineSnapshot, Indexes
 from ragkit.engines.postgres import search
 from ragkit.engines.postgres.characters import read, written
-from ragkit.engines.postgres.filters import Condition, text_of_field, to_sql
+from ragkit.engines.postgres.filters import text_of_field, to_sql
 from ragkit.engines.postgres.keys import keys
 from ragkit.engines.postgres.tables import numbers, table, vector_type
 from ragkit.errors import InputError, StaleSnapshotError
@@ -77,7 +77,7 @@ class PostgresSnapshot(EngineSnapshot):
         last = -1
         while True:
             with self._connection() as connection:
-                condition = self._condition(connection, filter) or Condition("true", [])
+                condition = self._condition(connection, filter) or Condition("true", [], [])
                 rows = connection.execute(
                     "SELECT position, text FROM ragkit_passages AS p WHERE position > %s "
                     f"AND (%s::text IS NULL OR strpos(text, %s) > 0) AND {condition.sql} ORDER BY position LIMIT %s",
@@ -153,7 +153,7 @@ class PostgresSnapshot(EngineSnapshot):
 
     def _of_source(self, source: str, filter: Filter | None) -> list[tuple[int, bool]]:
         with self._connection() as connection:
-            condition = self._condition(connection, filter) or Condition("true", [])
+            condition = self._condition(connection, filter) or Condition("true", [], [])
             rows: list[tuple[int, bool]] = connection.execute(
                 f"SELECT position, {condition.sql} FROM ragkit_passages AS p WHERE source = %s "
                 "ORDER BY start NULLS FIRST, position",
@@ -164,9 +164,10 @@ class PostgresSnapshot(EngineSnapshot):
     def _condition(self, connection: Connection[Any], filter: Filter | None) -> Condition | None:
         if not filter:
             return None
-        for field in dict.fromkeys(compile_filter(filter).fields):
+        condition = to_sql(filter)
+        for field in dict.fromkeys(condition.fields):
             check_field(connection, field, "filter")
-        return to_sql(filter)
+        return condition
 
 
 def check_field(connection: Connection[Any], field: str, place: str) -> None:
@@ -195,6 +196,6 @@ def stored_vectors(connection: Connection[Any], number: int, dimension: int, pos
 
 
 def count(connection: Connection[Any]) -> int:
-    """Number of passages."""
-    row = connection.execute("SELECT count(*) FROM ragkit_passages").fetchone()
+    """Number of passages, which writers keep up: PostgreSQL would count them one by one."""
+    row = connection.execute("SELECT passages FROM ragkit_store").fetchone()
     return int(row[0]) if row else 0

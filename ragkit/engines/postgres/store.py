@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import AbstractEventLoop, CancelledError, Semaphore
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ragkit.engines.base import EngineStore, Indexes
 from ragkit.engines.postgres import tables
 from ragkit.engines.postgres.address import Address
-from ragkit.engines.postgres.connections import Reading, check_installed, connect, readers, told, use_schema
+from ragkit.engines.postgres.connections import (
+    ASYNC_READERS,
+    Reading,
+    check_installed,
+    connect,
+    readers,
+    translated,
+    use_schema,
+)
 from ragkit.engines.postgres.draft import PostgresDraft
 from ragkit.engines.postgres.snapshot import PostgresSnapshot
 from ragkit.errors import InputError, StoreError
@@ -21,6 +32,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 T = TypeVar("T")
+
+_ENDERS = 4  # threads
 
 
 class PostgresStore(EngineStore):
@@ -36,13 +49,17 @@ class PostgresStore(EngineStore):
         self._address = address
         self._pool = readers(address)
         self._snapshot = PostgresSnapshot(indexes, self._connection)
+        self._turns: dict[AbstractEventLoop, Semaphore] = {}
+        self._turning = Lock()
+        # threads of its own: those of the event loop may all be waiting for what is to be ended. They last as long as the store
+        self._enders = ThreadPoolExecutor(_ENDERS, "ragkit-postgres")
 
     @classmethod
     def open(cls, url: str, *, encoder: AnyEncoder | Mapping[str, AnyEncoder] = None) -> Self:
         """See `EngineStore.open`."""
         check_installed()
         address = Address.parse(url)
-        with connect(address) as connection, told(address):
+        with connect(address) as connection, translated(address):
             if not tables.exist(connection, address.schema):
                 raise StoreError(f"no index at {address.name}; build one with: ragkit index PATH --store URL")
             use_schema(connection, address.schema)
@@ -57,7 +74,7 @@ class PostgresStore(EngineStore):
 
         check_installed()
         address, made = Address.parse(url), Indexes.of(indexes)
-        with connect(address) as connection, told(address):
+        with connect(address) as connection, translated(address):
             encoding = connection.info.parameter_status("server_encoding")
             if encoding != "UTF8":
                 raise StoreError(f"{address.name}: the database has encoding {encoding}; make one with encoding UTF8")
@@ -78,7 +95,7 @@ class PostgresStore(EngineStore):
         """See `EngineStore.exists`."""
         check_installed()
         address = Address.parse(url)
-        with connect(address) as connection, told(address):
+        with connect(address) as connection, translated(address):
             return tables.exist(connection, address.schema)
 
     @property
@@ -104,25 +121,33 @@ class PostgresStore(EngineStore):
             reading.close()
 
     async def aread(self, use: Callable[[Any], Awaitable[T]]) -> T:
-        """See `BaseStore.aread`; in one transaction."""
-        reading = Reading(self._address, self._pool)
-        try:
-            return await use(PostgresSnapshot(self._indexes, reading.connection))
-        finally:
-            await asyncio.to_thread(reading.close)
+        """See `BaseStore.aread`; in one transaction. Cancelled, it has the server drop what it is at."""
+        async with self._turn():
+            reading = Reading(self._address, self._pool)
+            end = reading.close
+            try:
+                return await use(PostgresSnapshot(self._indexes, reading.connection))
+            except CancelledError:
+                end = reading.abandon
+                raise
+            finally:
+                # whoever is cancelled twice does not wait, but the connection is given back all the same
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._enders, end))
 
     @contextmanager
     def write(self) -> Iterator[PostgresDraft]:
         """See `BaseStore.write`; waits until other writers have finished."""
         with self._one_write(), connect(self._address) as connection:
-            with told(self._address):
+            with translated(self._address):
                 use_schema(connection, self._address.schema)
                 # a model may take its time between two statements
                 connection.execute("SET idle_in_transaction_session_timeout = 0")
-            with told(self._address), connection.transaction():
-                draft = PostgresDraft(self._indexes, connection)
-                yield draft
+                connection.execute("BEGIN")
+                draft = PostgresDraft(self._indexes, self._address, connection)
+            yield draft  # what the caller's own database raises is not ours; after an error the connection rolls back
+            with translated(self._address):
                 draft.finish()
+                connection.commit()
 
     def close(self) -> None:
         """See `BaseStore.close`."""
@@ -131,9 +156,16 @@ class PostgresStore(EngineStore):
     def discard(self) -> None:
         """See `BaseStore.discard`; the schema goes too, if nothing else is in it."""
         self.close()
-        with connect(self._address) as connection, told(self._address), connection.transaction():
+        with connect(self._address) as connection, translated(self._address), connection.transaction():
             use_schema(connection, self._address.schema)
             tables.drop(connection, self._address.schema)
+
+    def _turn(self) -> Semaphore:
+        """What the reads of the running event loop wait for."""
+        with self._turning:
+            for loop in [loop for loop in self._turns if loop.is_closed()]:
+                del self._turns[loop]
+            return self._turns.setdefault(asyncio.get_running_loop(), Semaphore(ASYNC_READERS))
 
     @contextmanager
     def _connection(self) -> Iterator[Connection[Any]]:

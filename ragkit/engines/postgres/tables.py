@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.sql import Composed
 
-FORMAT = 1
+FORMAT = 2
 _DIMENSIONS = 16_000
 _HNSW_DIMENSIONS = {"float32": 2_000, "float16": 4_000}
 _TABLES = """
 CREATE TABLE ragkit_store (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  format integer NOT NULL, split text, next_position bigint NOT NULL DEFAULT 0);
+  format integer NOT NULL, split text,
+  next_position bigint NOT NULL DEFAULT 0, passages bigint NOT NULL DEFAULT 0);
 CREATE TABLE ragkit_indexes (
   number integer PRIMARY KEY, name text NOT NULL, settings text NOT NULL,
   documents bigint NOT NULL DEFAULT 0, length double precision NOT NULL DEFAULT 0, hnsw boolean NOT NULL DEFAULT false);
