@@ -16,13 +16,14 @@ from pydantic import field_validator
 from ragkit.chains.pipeline import Pipeline
 from ragkit.chains.steps import Step, retrieval_step
 from ragkit.compressor import Outcome
-from ragkit.corpus.filters import Filter
+from ragkit.corpus.filters import Filter, both
 from ragkit.documents.provenance import SCORE_KEY, StageResult, provenance, with_stages
 from ragkit.errors import InputError
 from ragkit.retrievers.base import StoreRetriever
 from ragkit.retrievers.batched import BatchedRetriever
 from ragkit.retrievers.multi_hop import MultiHopRetriever
 from ragkit.retrievers.prediction import overlap
+from ragkit.retrievers.restriction import restriction
 
 STAGE = "widening"
 """Name under which the retrieval of a `WideningPipeline` is traced."""
@@ -50,7 +51,8 @@ class WideningPipeline(Pipeline):
     """A pipeline that searches again, with `wider`, for the questions whose first search cannot be trusted.
 
     What the wider search finds takes the place of what the first one found, and goes through the same stages to the same `k`; if
-    it fails or finds nothing, the first one stands. The decision falls before any reranker runs, so it costs a search.
+    it fails or finds nothing, the first one stands. Filters of the first search hold in the wider one. The
+    decision falls before any reranker runs, so it costs a search.
     In the trace the stage is "widening"; its usage has the question's `confidence`, whether it was `widened`, who was asked again
     (`wider`), the `seconds` that this took for all of a batch together, how many documents are `new`, what the wider search says
     of its own cost, and its `failure` if it failed.
@@ -90,7 +92,10 @@ class WideningPipeline(Pipeline):
         first, *stages = super()._steps(k, filter)
         wider = self.wider
         assert isinstance(wider, BatchedRetriever)
-        again = retrieval_step(wider, {"k": max(wider.k, k), "filter": filter})
+        hidden = restriction(self.retriever)
+        if hidden == restriction(wider):
+            hidden = None  # it sees to that itself
+        again = retrieval_step(wider, {"k": max(wider.k, k), "filter": both(hidden, filter)})
 
         def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
             choice = _Choice(self, queries, first.run(queries, configs))

@@ -32,6 +32,8 @@ from ragkit.runs import Configs, Owner, arun_batch, no_more, run_batch
 _log = logging.getLogger(__name__)
 
 NOTHING_FOUND = "The documents hold nothing on this."
+MODEL_FAILED = "the model failed, so this is extracted"
+"""The problem of such an answer. Why is in its `usage`, as `failure`: an error may name an address, or a part of a key."""
 _TOKENS = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
 
 
@@ -54,8 +56,8 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
     """Token budget of the context; None is the pipeline's, and if that has none either, what the model's window leaves, if it is
     known: see `ragkit.chains.window`."""
     on_failure: Literal["extract", "raise"] = "extract"
-    """A model that fails or says nothing: answer with the best sentences, and say so in `problems`, or raise its error. While
-    streaming, it is raised if something has been said already."""
+    """A model that fails or says nothing: answer with the best sentences, and say so in `problems`, why in `usage`, or raise its
+    error. While streaming, it is raised if something has been said already."""
     calibration: Calibration | None = None
     """Says how likely a context answers its question; None is the shipped one for the pipeline that it was made with."""
     abstain_below: float | None = Field(default=None, ge=0, le=1)
@@ -214,9 +216,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         """The answer where the model gave none."""
         if self.on_failure == "raise":
             raise error
-        problem = f"the model failed, so this is extracted ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        _log.warning("%r: %s", context.question, problem)
-        return self._sure(replace(extractive_answer(context), problems=(problem,), usage={"calls": 1, "failures": 1}))
+        return self._sure(extracted_instead(context, error))
 
     def _new(self, context: GroundedContext) -> AnswerStream:
         model = ModelSupport() if self.support == "model" else self.support
@@ -269,6 +269,14 @@ class Said:
         """All of it, with its claims and what it cost."""
         tokens = {name: self._usage.get(name) for name in _TOKENS.values()}
         return self.stream.answer({"calls": 1, **tokens})
+
+
+def extracted_instead(context: GroundedContext, error: Exception) -> Answer:
+    """The best sentences, where a model was asked and failed."""
+    failure = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    _log.warning("%r: %s: %s", context.question, MODEL_FAILED, failure)
+    usage = {"calls": 1, "failures": 1, "failure": failure}
+    return replace(extractive_answer(context), problems=(MODEL_FAILED,), usage=usage)
 
 
 def nothing_found(context: GroundedContext) -> Answer:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ from langchain_core.documents import Document
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from ragkit.chains.answer import Answer, extractive_answer
-from ragkit.chains.answerer import Said, nothing_found
+from ragkit.chains.answer import Answer
+from ragkit.chains.answerer import Said, extracted_instead, nothing_found
 from ragkit.chains.checked import AnswerStream
 from ragkit.chains.margin_notes import MarginNote, NotedContext
 from ragkit.chains.margins import MarginReader
@@ -23,15 +21,13 @@ from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError
 from ragkit.retrievers.rewriting import template_of
 
-_log = logging.getLogger(__name__)
-
 
 class MarginAnswerer:
     """Question and documents of any length to an `Answer`, whose citations are sentences of the documents.
 
     `stream` gives a `MarginNote` for each segment as it is read, then pieces of the answer's text, and at last the `Answer`, in
     whose context the notes are. A model that fails before its first word leaves the best sentences, with the reason in
-    `problems`; one that fails later raises. `usage` is that of writing; what reading cost is in the context's trace.
+    `usage`; one that fails later raises. `usage` is that of writing; what reading cost is in the context's trace.
     """
 
     def __init__(
@@ -78,7 +74,7 @@ class MarginAnswerer:
         except Exception as error:
             if not said.stream.empty:
                 raise
-            yield from _whole(_instead(context, error))
+            yield from _whole(extracted_instead(context, error))
         else:
             yield said.answer()
 
@@ -107,7 +103,7 @@ class MarginAnswerer:
         except Exception as error:
             if not said.stream.empty:
                 raise
-            for last in _whole(_instead(context, error)):
+            for last in _whole(extracted_instead(context, error)):
                 yield last
         else:
             yield await asyncio.to_thread(said.answer)
@@ -117,13 +113,6 @@ class MarginAnswerer:
 
     def _prompt(self, context: NotedContext) -> PromptValue:
         return self._template.invoke({"context": context.text, "question": context.question})
-
-
-def _instead(context: NotedContext, error: Exception) -> Answer:
-    """The answer where the model gave none."""
-    problem = f"the model failed, so this is extracted ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    _log.warning("%r: %s", context.question, problem)
-    return replace(extractive_answer(context), problems=(problem,), usage={"calls": 1, "failures": 1})
 
 
 def _whole(answer: Answer) -> Iterator[str | Answer]:

@@ -11,7 +11,10 @@ from ragkit.errors import InputError, MissingExtraError
 
 
 def mcp(
-    directory: Annotated[str, typer.Argument(metavar="DIR|URL", help="An index directory, or the URL of a store.")],
+    directory: Annotated[
+        str | None,
+        typer.Argument(metavar="DIR|URL", help="An index, or the URL of a store; default: the one that --config names."),
+    ] = None,
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve streamable HTTP there, at /mcp; default: stdin and stdout.")
     ] = None,

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from langchain_core.documents import Document
 
-from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
-from ragkit.chains.default import default_config
+from ragkit.chains.config import build_pipeline
+from ragkit.chains.opening import described
 from ragkit.chains.pipeline import Pipeline
 from ragkit.documents.provenance import provenance
 from ragkit.engines.opening import open_store
+from ragkit.retrievers.restriction import is_restricted
 from ragkit.store.base import BaseSnapshot, BaseStore
 
 
@@ -31,8 +32,8 @@ class Opened:
 
     @property
     def restricted(self) -> bool:
-        """Whether the pipeline itself lets through some passages only."""
-        return bool(self._pipeline.filter or getattr(self._pipeline.retriever, "filter", None))
+        """Whether the pipeline lets through some passages only, by a filter of its own or of any retriever inside it."""
+        return is_restricted(self._pipeline)
 
     def pipeline(self) -> Pipeline:
         """The pipeline over what is published now, also by other processes."""
@@ -45,17 +46,18 @@ class Opened:
         return self._store.read(lambda snapshot: _kept(snapshot, id_))
 
 
-def open_index(place: str | Path, config: str | Path | None = None, encoder: str | None = None) -> Opened:
-    """The index at a directory or URL, with the pipeline of a YAML file or else ragkit's default one for its language.
+def open_index(place: str | Path | None, config: str | Path | None = None, encoder: str | None = None) -> Opened:
+    """The index at a directory or URL, or else of a YAML file, with the pipeline of that file or ragkit's default one.
 
-    Raises `StoreError` if there is no index, `InputError` for a file that describes no pipeline.
+    Raises `StoreError` if there is no index, `InputError` for a file that describes no pipeline, or if no index is named.
     """
-    settings = None if config is None else read_config(config)
-    if settings is not None and encoder is None:
-        encoder = settings.encoder
-    store = open_store(place, encoder=encoder)
-    described: PipelineConfig = default_config(store.language) if settings is None else settings
-    return Opened(build_pipeline(Pipeline, described, store), store)
+    wanted = described(place, config, encoder)
+    store = open_store(wanted.place, encoder=wanted.encoder)
+    try:
+        return Opened(build_pipeline(Pipeline, wanted.pipeline(store.language), store), store)
+    except BaseException:
+        store.close()
+        raise
 
 
 def _kept(snapshot: BaseSnapshot, id_: str) -> Kept | None:

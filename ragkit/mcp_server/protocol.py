@@ -61,7 +61,8 @@ def build_server(tools: Tools) -> Server[Any]:
             request = read_request(tool.request, params.arguments)
             if limiter.statistics().tasks_waiting >= _WAITING:
                 raise RagkitError("the server is busy; call again in a few seconds")
-            return _said(await to_thread.run_sync(tool.run, request, limiter=limiter, abandon_on_cancel=True))
+            # a call that is cancelled keeps its turn until its thread is done: no more than these are ever at work
+            return _said(await to_thread.run_sync(tool.run, request, limiter=limiter, abandon_on_cancel=False))
         except RagkitError as error:
             return _failed(str(error))
         except Exception:  # what went wrong inside is for whoever runs the server

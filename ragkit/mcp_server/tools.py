@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.documents import Document
@@ -12,7 +15,7 @@ from ragkit.chains.answerer import GroundedAnswerer
 from ragkit.chains.confidence import calibration_for
 from ragkit.chains.context import Candidate, Citation
 from ragkit.chains.pipeline import Pipeline
-from ragkit.corpus.filters import Filter, both
+from ragkit.corpus.filters import Filter, both, compile_filter
 from ragkit.documents.provenance import SCORE_KEY, provenance
 from ragkit.errors import InputError
 from ragkit.mcp_server.inert import Allowance, inert, inert_label
@@ -21,7 +24,10 @@ from ragkit.mcp_server.replies import Answered, Cited, Found, Passage, Place, Re
 from ragkit.mcp_server.requests import AskRequest, ReadRequest, SearchRequest
 from ragkit.pruners.base import Pruner
 
+_log = logging.getLogger(__name__)
 _MARKER = re.compile(r"(\[\d{1,3}\](?!\())")
+_OF_THE_QUESTION = ("query", "pattern")
+"""What an error begins with that says nothing of passages."""
 _HEADINGS, _PROBLEMS = 8, 10
 
 
@@ -34,9 +40,10 @@ class Tools:
 
     def search(self, request: SearchRequest) -> Found:
         """The passages that the pipeline ranks first, whole."""
-        pipeline = _narrowed(self._opened.pipeline(), request.k, request.filter)
+        pipeline = self._narrowed(request.k, request.filter)
         whole = [stage for stage in pipeline.stages if not isinstance(stage, Pruner)]
-        documents = pipeline.model_copy(update={"stages": whole}).invoke(request.question)
+        with self._discreet():
+            documents = pipeline.model_copy(update={"stages": whole}).invoke(request.question)
         allowance, passages = Allowance(self._characters), list[Passage]()
         for document in documents:
             if not allowance.left:
@@ -46,11 +53,12 @@ class Tools:
 
     def ask(self, request: AskRequest) -> Answered:
         """The answer of `ragkit ask`, or of the chat model, with citations that have been checked."""
-        pipeline = _narrowed(self._opened.pipeline(), request.k, request.filter)
-        if self._llm is None:
-            answer = extractive_answer(pipeline.ground(request.question), calibration=calibration_for(pipeline))
-        else:
-            answer = GroundedAnswerer(pipeline=pipeline, llm=self._llm).invoke(request.question)
+        pipeline = self._narrowed(request.k, request.filter)
+        with self._discreet():
+            if self._llm is None:
+                answer = extractive_answer(pipeline.ground(request.question), calibration=calibration_for(pipeline))
+            else:
+                answer = GroundedAnswerer(pipeline=pipeline, llm=self._llm).invoke(request.question)
         allowance = Allowance(self._characters)
         citations = [_cited(citation, allowance) for citation in answer.citations]
         return Answered(
@@ -84,10 +92,22 @@ class Tools:
         source = inert_label(record.source or str(found.document.id))
         return Read(id=request.id, source=source, start=start, end=end, text=shown, truncated=truncated)
 
+    def _narrowed(self, k: int | None, filter: Filter | None) -> Pipeline:
+        """The pipeline for one call; its own filter stays. Raises `InputError` for a filter that is none."""
+        compile_filter(filter or {})
+        pipeline = self._opened.pipeline()
+        return pipeline.model_copy(update={"k": k or pipeline.k, "filter": both(pipeline.filter, filter)})
 
-def _narrowed(pipeline: Pipeline, k: int | None, filter: Filter | None) -> Pipeline:
-    """The pipeline for one call; its own filter stays."""
-    return pipeline.model_copy(update={"k": k or pipeline.k, "filter": both(pipeline.filter, filter)})
+    @contextmanager
+    def _discreet(self) -> Iterator[None]:
+        """An index that hides passages does not say which metadata fields they have either."""
+        try:
+            yield
+        except InputError as error:
+            if self.reads or str(error).startswith(_OF_THE_QUESTION):
+                raise
+            _log.warning("answered in general terms: %s", error)
+            raise InputError("filter: cannot be applied to the passages of this index; leave it out, or change it") from None
 
 
 def _passage(document: Document, allowance: Allowance) -> Passage:

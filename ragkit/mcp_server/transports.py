@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 
 from ragkit.errors import InputError, RagkitError
+from ragkit.loopback import is_loopback
 
 PATH = "/mcp"
 _LARGEST_BODY = 64 * 1024  # bytes; a question and a filter fit many times
@@ -37,10 +37,7 @@ class Address(NamedTuple):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     @property
     def shown(self) -> str:

@@ -153,37 +153,15 @@ class DecompositionRetriever(OverRetriever, ExpansionRetriever):
             asked, found = await asyncio.to_thread(_advance, searches, ranked)
         return [self._in_turn(its, k) for its in found]
 
-    def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
-        return [found.documents for found in self._found(queries, configs, k, filter)]
-
-    async def _aretrieve(
-        self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
-    ) -> Results:
-        return [found.documents for found in await self._afound(queries, configs, k, filter)]
-
     def _found(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> list[Found]:
-        asked = [(query, config) for query, config in zip(queries, configs, strict=True) if query.strip()]
-        texts = [query for query, _ in asked]
-        rewritings = self.rewrite(texts, [config for _, config in asked]) if asked else []
-
-        def search(snapshot: BaseSnapshot) -> Results:
-            ranked = self.rank_rewritten(snapshot, texts, rewritings, k, filter) if asked else []
-            return self._materialise(snapshot, queries, ranked)
-
-        return _told(queries, rewritings, self.store.read(search))
+        results, rewritings = self._searched(queries, configs, k, filter)
+        return _told(queries, rewritings, results)
 
     async def _afound(
         self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
     ) -> list[Found]:
-        asked = [(query, config) for query, config in zip(queries, configs, strict=True) if query.strip()]
-        texts = [query for query, _ in asked]
-        rewritings = await self.arewrite(texts, [config for _, config in asked]) if asked else []
-
-        async def search(snapshot: BaseSnapshot) -> Results:
-            ranked = await self.arank_rewritten(snapshot, texts, rewritings, k, filter) if asked else []
-            return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
-
-        return _told(queries, rewritings, await self.store.aread(search))
+        results, rewritings = await self._asearched(queries, configs, k, filter)
+        return _told(queries, rewritings, results)
 
     def _searches(self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting]) -> Searches:
         """Round by round: the questions with the steps that wait for none, then those that wait for these, and so on."""
@@ -223,12 +201,12 @@ class _Steps:
         self._ranked: dict[int, Ranked] = {}
 
     def ready(self) -> list[tuple[int, str]]:
-        """What can be searched for now. A step of which nothing is left to search for has no answer."""
+        """What can be searched for now, the question in any case. A step of which nothing is left to search for has no answer."""
         ready: list[tuple[int, str]] = []
         for at, text in enumerate(self._texts):
             if at not in self._answers and self._waits[at] <= self._answers.keys():
                 whole = filled(text, self._answers) if at else text
-                if re.search(r"\w", whole):
+                if not at or re.search(r"\w", whole):
                     ready.append((at, whole))
                 else:
                     self._answers[at] = ""

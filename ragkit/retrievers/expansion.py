@@ -100,6 +100,17 @@ class ExpansionRetriever(StoreRetriever):
         return await self.arank_rewritten(snapshot, queries, await self.arewrite(queries), k, filter)
 
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:
+        return self._searched(queries, configs, k, filter)[0]
+
+    async def _aretrieve(
+        self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
+    ) -> Results:
+        return (await self._asearched(queries, configs, k, filter))[0]
+
+    def _searched(
+        self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
+    ) -> tuple[Results, list[Rewriting]]:
+        """The documents, and what the model made of each question that is not blank."""
         # the model is asked before a snapshot is taken: a search that is done again on a newer one does not ask again
         asked = [(query, config) for query, config in zip(queries, configs, strict=True) if query.strip()]
         texts = [query for query, _ in asked]
@@ -109,11 +120,12 @@ class ExpansionRetriever(StoreRetriever):
             ranked = self.rank_rewritten(snapshot, texts, rewritings, k, filter) if asked else []
             return self._materialise(snapshot, queries, ranked)
 
-        return self.store.read(search)
+        return self.store.read(search), rewritings
 
-    async def _aretrieve(
+    async def _asearched(
         self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None
-    ) -> Results:
+    ) -> tuple[Results, list[Rewriting]]:
+        """Async form of `_searched`."""
         asked = [(query, config) for query, config in zip(queries, configs, strict=True) if query.strip()]
         texts = [query for query, _ in asked]
         rewritings = await self.arewrite(texts, [config for _, config in asked]) if asked else []
@@ -122,7 +134,7 @@ class ExpansionRetriever(StoreRetriever):
             ranked = await self.arank_rewritten(snapshot, texts, rewritings, k, filter) if asked else []
             return await asyncio.to_thread(self._materialise, snapshot, queries, ranked)
 
-        return await self.store.aread(search)
+        return await self.store.aread(search), rewritings
 
 
 class HydeRetriever(ExpansionRetriever, IndexRetriever):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from ragkit.chains.answer import Answer
 from ragkit.chains.context import GroundedContext
+from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import SCORE_KEY
 from ragkit.documents.tokens import RegexTokenizer, count_tokens
 from ragkit.serving import replies
@@ -163,11 +164,14 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         if asked.stream:
             deadline = Deadline.of(request, asked.timeout_s, service.limits)
             restricted = _caller(request).filter is not None
-            return EventStream(_events(service, asked, request), deadline, lambda error: problem_of(error, restricted=restricted))
+            # what is refused must be so before the stream has begun with 200
+            events = _events(service, asked, allowed(_caller(request), asked.filter), request)
+            return EventStream(events, deadline, lambda error: problem_of(error, restricted=restricted))
         async with _work(service, request, asked.timeout_s) as config:
             filter = allowed(_caller(request), asked.filter)
-            pieces = [piece async for piece in answering(service, asked, filter, config)]
-            return replies.answered(cast(Answer, pieces[-1]))
+            async with aclosing(answering(service, asked, filter, config)) as pieces:
+                *_, answer = [piece async for piece in pieces]
+            return replies.answered(cast(Answer, answer))
 
 
 def _add_rerank(app: FastAPI, service: Service, reranker: Asking) -> None:
@@ -220,18 +224,18 @@ async def _work(service: Service, request: Request, timeout_s: float | None) -> 
         watch.close()
 
 
-async def _events(service: Service, asked: AskRequest, request: Request) -> AsyncGenerator[Event, None]:
+async def _events(service: Service, asked: AskRequest, filter: Filter | None, request: Request) -> AsyncGenerator[Event, None]:
     watch = StageWatch(service.metrics, request.state.trace)
     try:
-        filter = allowed(_caller(request), asked.filter)
-        async for piece in answering(service, asked, filter, RunnableConfig(callbacks=[watch])):
-            match piece:
-                case GroundedContext():
-                    yield Event("sources", replies.Sources(passages=replies.passages(piece)).model_dump(mode="json"))
-                case Answer():
-                    yield Event("answer", replies.answered(piece).model_dump(mode="json"))
-                case _:
-                    yield Event("token", {"text": piece})
+        async with aclosing(answering(service, asked, filter, RunnableConfig(callbacks=[watch]))) as pieces:
+            async for piece in pieces:
+                match piece:
+                    case GroundedContext():
+                        yield Event("sources", replies.Sources(passages=replies.passages(piece)).model_dump(mode="json"))
+                    case Answer():
+                        yield Event("answer", replies.answered(piece).model_dump(mode="json"))
+                    case _:
+                        yield Event("token", {"text": piece})
     finally:
         watch.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -21,7 +21,7 @@ _AHEAD = 64
 
 async def answering(
     service: Service, asked: AskRequest, filter: Filter | None, config: RunnableConfig
-) -> AsyncIterator[GroundedContext | str | Answer]:
+) -> AsyncGenerator[GroundedContext | str | Answer, None]:
     """The context, pieces of the answer's text as they become certain, and at last the answer.
 
     Closing this stops the model.

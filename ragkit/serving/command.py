@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ragkit.errors import InputError, MissingExtraError
+from ragkit.loopback import is_loopback
 from ragkit.serving.limits import Limits
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def serve(
     drain: Annotated[float, typer.Option(help="Seconds in which requests may finish at a shutdown.")] = _DEFAULTS.drain_s,
 ) -> None:
     """Serve an index over HTTP: /v1/search, /v1/rerank, /v1/prune, /v1/ground and /v1/ask."""
-    if keys is None and not no_auth and not _is_local(host):
+    if keys is None and not no_auth and not is_loopback(host):
         raise InputError(
             f"--host: {host} can be reached from elsewhere; name a file with --keys, or say --no-auth if everybody may ask"
         )
@@ -137,12 +137,3 @@ def _filter(entries: list[str] | None) -> dict[str, Any] | None:
             raise InputError(f"--filter: {key} is named twice, and a passage has one value; write the filter into the file")
         conditions[key] = value
     return conditions or None
-
-
-def _is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -67,7 +67,7 @@ class Gate:
         asked = headers.get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else token_hex(8)
         route = scope["path"] if scope["path"] in self._routes else "other"
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, self._limits.send_s)
         started = time.perf_counter()
         self._metrics.begins()
         try:
@@ -103,13 +103,13 @@ class Gate:
         if self._local_only and not _LOCAL.fullmatch(headers.get("host", "")):
             raise Problem(403, "this service answers on this machine only, as localhost; with keys it answers everywhere")
         if scope["path"] in OPEN:
-            await self._app(scope, receive, answer)
+            await self._app(scope, _without_body(receive), answer)
             return
         caller = scope["state"]["caller"] = self._caller(headers)
         if scope["path"] == "/metrics":  # most wanted when there is too much to do
             if not caller.metrics:
                 raise Problem(403, "this key may not read the metrics; make one with `ragkit serve-key --metrics`")
-            await self._app(scope, receive, answer)
+            await self._app(scope, _without_body(receive), answer)
             return
         if self._in_flight >= self._limits.in_flight:
             raise busy("too many requests are under way; try again later", 1)
@@ -137,14 +137,32 @@ class Gate:
         return found
 
 
-class _Answer:
-    """Sends on, with the headers that every answer has, and remembers the status."""
+def _without_body(receive: Receive) -> Receive:
+    """For what needs no body, and is answered without being counted: none is waited for, or kept."""
+    begun = False
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send, self.request_id = send, request_id
+    async def told() -> Message:
+        nonlocal begun
+        if begun:
+            return await receive()
+        begun = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return told
+
+
+class _Answer:
+    """Sends on, with the headers that every answer has, and remembers the status.
+
+    Raises `GoneError` if the caller does not take a part of it in time.
+    """
+
+    def __init__(self, send: Send, request_id: str, seconds: float) -> None:
+        self._send, self._seconds, self.request_id = send, seconds, request_id
         self.started, self.status = False, 500
         self.at_end: Callable[[], None] | None = None
-        """Called once, before the last of the answer is sent: who has it may ask again at once."""
+        """Called once, when the last of the answer has been handed over: who has it may ask again at once, and who does not
+        read it is still here."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -154,9 +172,23 @@ class _Answer:
             headers["X-Content-Type-Options"] = "nosniff"
             headers["Cache-Control"] = "no-store"
             message["headers"] = headers.raw
-        elif message["type"] == "http.response.body" and not message.get("more_body"):
+        last = message["type"] == "http.response.body" and not message.get("more_body")
+        if last and message.get("body"):
+            # the server waits for the caller before it sends, not after: so the end goes by itself
+            await self._hand_over({**message, "more_body": True})
+            message = {"type": "http.response.body", "body": b""}
+        await self._hand_over(message)
+        if last:  # at once, before the caller's next request can be read
             self.end()
-        await self._send(message)
+
+    async def _hand_over(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._seconds) as limit:
+                await self._send(message)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise GoneError from None
 
     def end(self) -> None:
         """Nothing more is to be done."""

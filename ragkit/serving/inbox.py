@@ -12,7 +12,7 @@ from ragkit.serving.limits import Limits
 
 
 class GoneError(Exception):
-    """The caller has closed the connection; nobody will read an answer."""
+    """The caller has closed the connection, or does not read; nobody will have the answer."""
 
 
 class Inbox:

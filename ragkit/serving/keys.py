@@ -45,10 +45,19 @@ class Key(BaseModel):
     @classmethod
     def _compiles(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value is not None:
-            if not value:
-                raise ValueError("is empty, which would let everything through; leave it out if that is meant")
+            if _has_gap(value):
+                raise ValueError(
+                    "is empty, or a part of it is, which would let everything through; leave it out if that is meant"
+                )
             compile_filter(value)
         return value
+
+
+def _has_gap(value: Any) -> bool:
+    """Whether a filter, or a part of one, names nothing that a passage must have or must not have."""
+    if not isinstance(value, dict | list):
+        return False
+    return not value or any(map(_has_gap, value.values() if isinstance(value, dict) else value))
 
 
 EVERYBODY = Key(name="everybody", sha256="0" * 64, metrics=True)

@@ -34,6 +34,8 @@ class Limits:
     """Of one request, however it is sent."""
     body_s: float = 30.0
     """Seconds in which it must have arrived."""
+    send_s: float = 30.0
+    """Seconds in which a caller must take each part of an answer."""
     in_flight: int = 256
     """Requests at once; one more is answered 429."""
     waiting: int = 256

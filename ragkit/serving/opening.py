@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragkit.chains.config import PipelineConfig, build_pipeline, read_config
-from ragkit.chains.default import default_config
+from ragkit.chains.config import build_pipeline
+from ragkit.chains.opening import described
 from ragkit.encoders.base import Vectors
 from ragkit.encoders.factory import as_encoder
 from ragkit.engines.opening import open_store
@@ -26,22 +26,16 @@ def open_pipeline(
 
     Dense encoders get a batcher each. Raises `InputError` or `StoreError` as `build_pipeline` and `open_store` do.
     """
-    settings = None if config is None else read_config(config)
-    if settings is not None:
-        place, encoder = place or settings.store, encoder or settings.encoder
-    if place is None:
-        from ragkit.errors import InputError
-
-        raise InputError("store is missing; name an index directory or the URL of a store, or one in the pipeline's file")
-    with open_store(place, encoder=encoder) as probe:
+    wanted = described(place, config, encoder)
+    with open_store(wanted.place, encoder=wanted.encoder) as probe:
         kinds = {name: its["kind"] for name, its in probe.snapshot.settings.items()}
-        described: PipelineConfig = default_config(probe.language) if settings is None else settings
     encoders: dict[str, Any] = {
-        name: JoinedEncoder(as_encoder(encoder), batcher) if kind == DenseIndex.kind else encoder for name, kind in kinds.items()
+        name: JoinedEncoder(as_encoder(wanted.encoder), batcher) if kind == DenseIndex.kind else wanted.encoder
+        for name, kind in kinds.items()
     }
-    store = open_store(place, encoder=encoders)
+    store = open_store(wanted.place, encoder=encoders)
     try:
-        return store, build_pipeline(JoinedPipeline, described, store)
+        return store, build_pipeline(JoinedPipeline, wanted.pipeline(store.language), store)
     except BaseException:
         store.close()
         raise

@@ -11,8 +11,6 @@ from ragkit.chains.answer import Answer
 from ragkit.chains.context import Citation, GroundedContext, GroundedPassage, Sentence
 from ragkit.documents.provenance import KEY, SCORE_KEY, passage_text, provenance
 
-_MODEL_FAILED = "the model failed, so this is extracted"
-
 
 class Wrong(BaseModel):
     """What is wrong with a request, or with the service."""
@@ -266,7 +264,7 @@ def answered(answer: Answer) -> AskReply:
         confidence=answer.confidence,
         citations=[_cited(citation) for citation in answer.citations],
         unsupported=[claim.text for claim in answer.unsupported],
-        problems=[_MODEL_FAILED if problem.startswith(_MODEL_FAILED) else problem for problem in answer.problems],
+        problems=[*answer.problems],
         passages=passages(context),
         tokens=_tokens(context),
         usage={name: count for name, count in answer.usage.items() if count is None or isinstance(count, int)},

@@ -126,7 +126,8 @@ class Service:
         self.store.close()
 
     async def refresh(self) -> None:
-        """Take up what has changed of the index and the keys; what cannot be read is logged, and the old one stays."""
+        """Take up what has changed of the index and the keys; what cannot be is logged, and the old one stays."""
+        self._look_at_keys()
         try:
             moved = await asyncio.to_thread(self.store.refresh)
             if moved:
@@ -134,11 +135,18 @@ class Service:
             self.metrics.index(await asyncio.to_thread(len, self.store), moved=moved)
         except (RagkitError, OSError) as error:
             _log.warning("the index cannot be brought up to date: %s", error)
+        except Exception as error:
+            _log.error("the index cannot be brought up to date", exc_info=error)
+
+    def _look_at_keys(self) -> None:
+        """On its own: a key that has been withdrawn must not go on because the index or a model is in trouble."""
         try:
             if (stamp := self._keys_stamp()) != self._keys_seen:
                 self.keys, self._keys_seen = self._read_keys(), stamp
         except (RagkitError, OSError) as error:
             _log.warning("the keys stay as they were: %s", error)
+        except Exception as error:
+            _log.error("the keys stay as they were", exc_info=error)
 
     async def _care(self) -> None:
         while not self.ready:
@@ -148,6 +156,7 @@ class Service:
             except Exception as error:
                 _log.error("not ready", exc_info=error)
                 await asyncio.sleep(self.limits.refresh_s)
+                self._look_at_keys()
         while True:
             await self.refresh()
             await asyncio.sleep(self.limits.refresh_s)

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ragkit.serving.deadline import Deadline
 from ragkit.serving.errors import Problem
+from ragkit.serving.inbox import GoneError
 
 
 class Event(NamedTuple):
@@ -43,6 +44,8 @@ class EventStream(Response):
             async with self._deadline.enforced(), aclosing(self._events) as events:
                 async for event in events:
                     await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        except GoneError:
+            raise
         except Exception as error:
             failed = Event("error", self._problem(error).body)
             await send({"type": "http.response.body", "body": failed.encode(), "more_body": True})

@@ -18,7 +18,10 @@ from ragkit.chains.pipeline import Pipeline
 from ragkit.chains.signals import signals
 from ragkit.documents.provenance import StageResult, provenance, with_stages
 from ragkit.retrievers.decomposition import DecompositionRetriever
+from ragkit.retrievers.documents import DocumentContextRetriever
+from ragkit.retrievers.fused import FusedRetriever
 from ragkit.retrievers.multi_hop import MultiHopRetriever
+from ragkit.retrievers.restriction import is_restricted, restriction
 
 PASSAGES = {
     "Blue Harbour": "Blue Harbour is a film by the director Ada Kessler.",
@@ -127,6 +130,29 @@ def test_filters_hold_in_both_searches(store: Store) -> None:
     widening = WideningPipeline.of(Pipeline(retriever=HybridRetriever(store=store)), below=2, filter={"title": {"$ne": "Lund"}})
     found = ids(widening.ground(HARD, filter={"title": {"$ne": "Ada Kessler"}}, k=5).passages)
     assert set(found) == {"Blue Harbour", "Green Harbour", "Tea"}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_filters_of_the_first_search_hold_in_the_wider_one(nested: bool) -> None:
+    texts = [Document(id=tenant, page_content="harbour plans", metadata={"tenant": tenant}) for tenant in "ab"]
+    plain = BM25Retriever.from_documents(texts)
+    own = BM25Retriever(store=plain.store, filter={"tenant": "a"})
+    first = DocumentContextRetriever(retriever=own) if nested else own
+    for wider in (plain, first):
+        pipeline = WideningPipeline(retriever=first, wider=wider, confidence=lambda *_: 0.0)
+        assert [document.id for document in pipeline.invoke("harbour")] == ["a"]
+        assert usage(pipeline.ground("harbour"))["widened"]
+        assert [document.id for document in pipeline.invoke("harbour", filter={"tenant": {"$in": ["a", "b"]}})] == ["a"]
+
+
+def test_restrictions_of_retrievers_inside_others() -> None:
+    plain = BM25Retriever.from_texts(["harbour"])
+    a, b = (BM25Retriever(store=plain.store, filter={"tenant": tenant}) for tenant in "ab")
+    pipeline = Pipeline(retriever=FusedRetriever(retrievers=[a, b]), filter={"lang": "en"})
+    assert restriction(pipeline) == {"$and": [{"lang": "en"}, {"$or": [{"tenant": "a"}, {"tenant": "b"}]}]}
+    assert restriction(FusedRetriever(retrievers=[a, plain])) is None
+    assert is_restricted(FusedRetriever(retrievers=[a, plain]))
+    assert not is_restricted(FusedRetriever(retrievers=[plain, plain]))
 
 
 def test_what_a_model_cost_is_in_the_trace(store: Store) -> None:

@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableLambda
 
 from ragkit import ExtractivePruner, InputError
 from ragkit.chains.answer import Answer
-from ragkit.chains.answerer import NOTHING_FOUND
+from ragkit.chains.answerer import MODEL_FAILED, NOTHING_FOUND
 from ragkit.chains.explain import explain_page
 from ragkit.chains.grounding import ground
 from ragkit.chains.margin_answerer import MarginAnswerer
@@ -247,7 +247,8 @@ async def test_requests_are_bounded_and_cancelled() -> None:
     assert model.most == 3
     stuck = Scripted(honest, seconds=60)
     task = asyncio.create_task(MarginReader(stuck, size=60).acontext(QUESTION, one()))
-    await asyncio.sleep(0.1)
+    while not stuck.now:
+        await asyncio.sleep(0.001)
     before = asyncio.all_tasks()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -258,11 +259,12 @@ async def test_requests_are_bounded_and_cancelled() -> None:
 
 
 def test_closing_the_stream_sends_nothing_more() -> None:
-    model = Scripted(honest)
+    model, others = Scripted(honest), {*threading.enumerate()}
     pieces = MarginReader(model, size=60, max_concurrency=1).read(QUESTION, one())
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
-    time.sleep(0.05)
+    for thread in {*threading.enumerate()} - others:
+        thread.join(20)
     assert len(model.asked) == 1
 
 
@@ -400,7 +402,8 @@ def test_a_writer_that_fails_leaves_the_sentences() -> None:
 
     answer = answers(MarginAnswerer(RunnableLambda(fails), reader(honest)), one())
     assert f"{FACTS[0]} [1]" in answer.text
-    assert answer.problems[0].startswith("the model failed, so this is extracted (TimeoutError: slow)")
+    assert answer.problems == (MODEL_FAILED,)
+    assert answer.usage == {"calls": 1, "failures": 1, "failure": "TimeoutError: slow"}
     nothing = answers(MarginAnswerer(RunnableLambda(fails), reader(lambda _: "Useful: no")), one())
     assert (nothing.text, nothing.abstained) == (NOTHING_FOUND, True)
 

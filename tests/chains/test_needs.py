@@ -13,8 +13,8 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 
 from ragkit import BM25Retriever, InputError
-from ragkit.chains.adaptive_conversation import STAGE, AdaptiveConversation
-from ragkit.chains.answerer import GroundedAnswerer
+from ragkit.chains.adaptive_conversation import NOT_BY_ITSELF, STAGE, AdaptiveConversation
+from ragkit.chains.answerer import MODEL_FAILED, GroundedAnswerer
 from ragkit.chains.conversation import Conversation, Turn
 from ragkit.chains.needs import Known, Need, SmallTalk, small_talk
 from ragkit.chains.pipeline import Pipeline
@@ -197,7 +197,7 @@ def test_what_the_model_knows_it_answers_itself(pipeline: Pipeline) -> None:
     )
 
 
-def test_a_model_that_fails_leaves_the_search(pipeline: Pipeline) -> None:
+def test_a_model_that_fails_leaves_the_search(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     def fails(prompt: Any) -> str:
         if "bridge" in str(prompt) and "Passages" in str(prompt):
             return "It was built in 1932 [1]."
@@ -207,9 +207,28 @@ def test_a_model_that_fails_leaves_the_search(pipeline: Pipeline) -> None:
     known = Known(Labels(lambda _: scores(0.95)))
     turn, *_ = every_way(lambda: AdaptiveConversation(answerer, needs=[known]), [QUESTION])
     assert turn.answer.text == "It was built in 1932 [1]."
+    assert turn.answer.problems == (NOT_BY_ITSELF,)
+    stage = turn.answer.context.trace[0]
+    assert (stage.stage, stage.usage["calls"], stage.usage["failure"]) == (STAGE, 2, "TimeoutError: too slow")
+    assert caplog.text.count("too slow") == 4
     silent = GroundedAnswerer(pipeline=pipeline, llm=RunnableLambda(lambda _: ""))
     turn, *_ = every_way(lambda: AdaptiveConversation(silent, needs=[known]), [QUESTION])
     assert turn.answer.citations[0].id == "a"
+    assert turn.answer.problems == (NOT_BY_ITSELF, MODEL_FAILED)
+
+
+def test_what_a_decision_cost_is_told_also_if_there_is_a_search(pipeline: Pipeline) -> None:
+    known = Known(Labels(lambda _: scores(0.2)))
+    turns = every_way(lambda: AdaptiveConversation(pipeline, needs=[SmallTalk(), known]), [QUESTION])
+    plain = Conversation(pipeline).ask(QUESTION).answer.context
+    for turn in turns:
+        decision, *stages = turn.answer.context.trace
+        assert [stage.stage for stage in stages] == [stage.stage for stage in plain.trace]
+        assert (decision.stage, decision.usage["calls"], decision.usage["prompt_tokens"]) == (STAGE, 1, 7)
+        assert decision.usage["p_known"] == pytest.approx(0.2)
+    # what was asked before small talk saved the search was paid for, too
+    greeting, *_ = every_way(lambda: AdaptiveConversation(pipeline, needs=[known, SmallTalk()]), ["Hello!"])
+    assert [stage.usage.get("calls") for stage in greeting.answer.context.trace] == [1, None]
 
 
 def test_the_history_is_shown_to_the_model(pipeline: Pipeline) -> None:

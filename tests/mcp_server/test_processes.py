@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+from ragkit.cli import main
 from ragkit.encoders.lexical import Analyzer
+from ragkit.errors import InputError, StoreError
+from ragkit.mcp_server.opening import open_index
 from ragkit.store.indexer import index_paths
 from ragkit.store.store import Store
 from ragkit.store.text_index import LexicalIndex
@@ -72,10 +76,19 @@ async def converse(client: Any, folder: Path, index: Path) -> None:
     assert gone.is_error
 
 
-async def test_over_standard_streams(index: Path, folder: Path) -> None:
-    server = mcp.StdioServerParameters(command=sys.executable, args=command(index), env=environment())
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell listens in")
+async def test_over_standard_streams(index: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stdout is nothing but the protocol, and the process ends by itself when its client goes."""
+    monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", 30.0)  # else it is killed if the machine is busy
+    said, status = tmp_path / "said", tmp_path / "status"
+    line = shlex.join([sys.executable, *command(index)])
+    listening = f"{{ {line}; echo $? > {shlex.quote(str(status))}; }} | tee {shlex.quote(str(said))}"
+    server = mcp.StdioServerParameters(command="sh", args=["-c", listening], env=environment())
     async with mcp.Client(server) as client:
         await converse(client, folder, index)
+    messages = [json.loads(message) for message in said.read_text().splitlines()]
+    assert {message["jsonrpc"] for message in messages} == {"2.0"}
+    assert status.read_text() == "0\n"
 
 
 async def test_over_http(index: Path, folder: Path) -> None:
@@ -93,40 +106,25 @@ async def test_over_http(index: Path, folder: Path) -> None:
         assert httpx.post(url, content=b"x" * 100_000, headers=headers).status_code == 413
 
 
-def test_nothing_but_the_protocol_on_stdout(index: Path) -> None:
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    sent = [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "ask", "arguments": {"question": "Which oil?"}}},
-    ]
-    with subprocess.Popen(
-        [sys.executable, *command(index)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    ) as server:
-        assert server.stdin
-        assert server.stdout
-        for message in sent:
-            server.stdin.write(json.dumps(message) + "\n")
-            server.stdin.flush()
-        said = [json.loads(server.stdout.readline()) for _ in range(2)]
-        server.stdin.close()
-        assert server.stdout.read() == ""
-        assert server.wait(30) == 0
-    assert [message["id"] for message in said] == [1, 2]
-    assert said[1]["result"]["isError"] is False
+def test_a_mistake_ends_the_process_with_one_line(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ragkit", *command(index, "--http", "0.0.0.0:0")[2:]])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert re.fullmatch(r"ragkit: --http: 0\.0\.0\.0 can be reached from other machines, .*--expose.*\n", said.err)
 
 
-def test_a_mistake_ends_the_process_with_one_line(index: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, *command(index, "--http", "0.0.0.0:0")], capture_output=True, text=True, env=environment(), check=False
-    )
-    assert (run.returncode, run.stdout) == (2, "")
-    assert re.fullmatch(r"ragkit: --http: 0\.0\.0\.0 can be reached from other machines, .*--expose.*\n", run.stderr)
+def test_the_file_of_a_pipeline_may_name_the_index(index: Path, tmp_path: Path) -> None:
+    file = tmp_path / "whole.yaml"
+    file.write_text(f"store: {index}\n{PIPELINE}")
+    assert open_index(None, file).pipeline().invoke("oil")
+    with pytest.raises(StoreError):  # what the command line names counts first
+        open_index(tmp_path / "nothing", file)
+    with pytest.raises(InputError, match="store is missing"):
+        open_index(None, tmp_path / "pipeline.yaml")
 
 
 @contextmanager

@@ -13,11 +13,13 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
+from ragkit.errors import InputError
 from ragkit.mcp_server.inert import inert
 from ragkit.mcp_server.tools import Tools
 
 mcp = pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'ragkit[mcp]'")
 build_server = pytest.importorskip("ragkit.mcp_server.protocol").build_server
+anyio = pytest.importorskip("anyio")
 validate = pytest.importorskip("jsonschema", reason="comes with the MCP SDK").validate
 
 Make = Callable[..., Tools]
@@ -110,6 +112,52 @@ async def test_an_index_that_hides_passages_reads_none(make_tools: Make) -> None
         assert found.structured_content["passages"] == []
 
 
+@pytest.mark.parametrize("kind", ["document-context", "hybrid", "multi-hop", "widening"])
+def test_a_filter_deep_inside_hides_passages_too(make_tools: Make, kind: str) -> None:
+    from ragkit.chains.adaptive import WideningPipeline
+    from ragkit.chains.pipeline import Pipeline
+    from ragkit.mcp_server.opening import Opened
+    from ragkit.retrievers.bm25 import BM25Retriever
+    from ragkit.retrievers.documents import DocumentContextRetriever
+    from ragkit.retrievers.hybrid import HybridRetriever
+    from ragkit.retrievers.multi_hop import MultiHopRetriever
+
+    plain = BM25Retriever.from_documents([OIL, SAND])
+    inner = BM25Retriever(store=plain.store, filter={"lang": "en"})
+    pipeline = {
+        "document-context": lambda: Pipeline(retriever=DocumentContextRetriever(retriever=inner)),
+        "hybrid": lambda: Pipeline(retriever=HybridRetriever(retrievers=[inner])),
+        "multi-hop": lambda: Pipeline(retriever=MultiHopRetriever(retriever=inner)),
+        "widening": lambda: WideningPipeline(retriever=plain, wider=MultiHopRetriever(retriever=inner)),
+    }[kind]()
+    assert not Tools(Opened(pipeline, plain.store), 1000).reads
+    assert Tools(Opened(Pipeline(retriever=MultiHopRetriever(retriever=plain)), plain.store), 1000).reads
+
+
+async def test_an_index_that_hides_passages_does_not_name_their_fields(make_tools: Make) -> None:
+    hidden = Document(id="h", page_content="The mixer is dear.", metadata={"salary_band": 7})
+    for filter in ({"lang": "en"}, {"owner": "me"}):
+        tools = make_tools([OIL, SAND, hidden], filter=filter)
+        for name in ("search", "ask"):
+            reply = await call(tools, name, {"question": "sand", "filter": {"nope": 1}})
+            assert reply.is_error
+            assert reply.content[0].text.startswith("filter: cannot be applied")
+            # what is wrong with the request itself is still said
+            reply = await call(tools, name, {"question": "sand", "filter": {"lang": {"$like": 1}}})
+            assert reply.content[0].text.startswith("filter lang: unknown operator '$like'")
+    assert "salary_band" in (await call(make_tools([hidden]), "search", {"question": "x", "filter": {"no": 1}})).content[0].text
+
+
+async def test_how_a_model_fails_is_not_told(make_tools: Make, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Any) -> AIMessage:
+        raise ConnectionError("401 from http://internal.example with key sk-1234")
+
+    reply = await call(make_tools([OIL], llm=RunnableLambda(fail)), "ask", {"question": "What does the pump need?"})
+    assert reply.structured_content["problems"] == ["the model failed, so this is extracted"]
+    assert "sk-1234" not in reply.model_dump_json()
+    assert "sk-1234" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
@@ -155,8 +203,42 @@ async def test_replies_are_bounded(make_tools: Make) -> None:
     assert sum(len(citation["text"]) for citation in answered["citations"]) <= 1000
 
 
+def limiter(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The one that the next server will use."""
+    made = anyio.CapacityLimiter(4)
+    monkeypatch.setattr("ragkit.mcp_server.protocol.CapacityLimiter", lambda most: made if most == 4 else None)
+    return made
+
+
+async def test_calls_that_are_given_up_keep_their_turn(make_tools: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many callers go away, no more than four threads are at work."""
+    tools, gate, busy = make_tools([OIL]), threading.Event(), limiter(monkeypatch)
+    entered: list[Any] = []
+
+    def wait(request: Any) -> Any:
+        entered.append(request)
+        gate.wait(10)
+        raise InputError("question: gone")
+
+    monkeypatch.setattr(tools, "search", wait)
+    call_tool = build_server(tools).get_request_handler("tools/call").handler
+    asked = mcp.types.CallToolRequestParams(name="search", arguments={"question": "oil"})
+    async with anyio.create_task_group() as calls:
+        for _ in range(8):
+            calls.start_soon(call_tool, None, asked)
+        while len(entered) < 4 or busy.statistics().tasks_waiting < 4:
+            await asyncio.sleep(0.001)
+        calls.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            while busy.statistics().tasks_waiting:
+                await asyncio.sleep(0.001)
+            assert (len(entered), busy.borrowed_tokens) == (4, 4)
+            gate.set()
+    assert busy.borrowed_tokens == 0
+
+
 async def test_calls_beyond_those_that_may_wait_are_told_so(make_tools: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools, gate = make_tools([OIL]), threading.Event()
+    tools, gate, busy = make_tools([OIL]), threading.Event(), limiter(monkeypatch)
     search = tools.search
 
     def wait(request: Any) -> Any:
@@ -166,7 +248,8 @@ async def test_calls_beyond_those_that_may_wait_are_told_so(make_tools: Make, mo
     monkeypatch.setattr(tools, "search", wait)
     async with mcp.Client(build_server(tools)) as client:
         calls = [asyncio.create_task(client.call_tool("search", {"question": "oil"})) for _ in range(4 + 32)]
-        await asyncio.sleep(0.2)
+        while busy.statistics().tasks_waiting < 32:
+            await asyncio.sleep(0.001)
         refused = await client.call_tool("search", {"question": "oil"})
         gate.set()
         assert not any(reply.is_error for reply in await asyncio.gather(*calls))

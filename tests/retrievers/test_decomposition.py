@@ -117,6 +117,17 @@ async def test_a_batch_asks_once_and_goes_round_by_round(store: Store) -> None:
     assert [ids(its) for its in retriever.batch([QUESTION, QUESTION])] == [ids(found[0])] * 2
 
 
+async def test_a_question_without_a_word_fails_no_other(store: Store) -> None:
+    for inner in (BM25Retriever(store=store), HybridRetriever(store=store)):
+        retriever = DecompositionRetriever(retriever=inner, llm=Scripted(lambda _: STEPS), k=3)
+        asked = [QUESTION, "?!"]
+        found = retriever.batch(asked)
+        assert ids(found[0]) == ids(retriever.invoke(QUESTION))
+        assert {*ids(inner.invoke("?!", k=1))} <= {*ids(found[1])}
+        assert [ids(its) for its in await retriever.abatch(asked)] == [*map(ids, found)]
+    assert DecompositionRetriever(retriever=BM25Retriever(store=store), llm=Scripted(broken)).batch(["?!"]) == [[]]
+
+
 def broken(_: str) -> Any:
     raise ConnectionError("no model")
 

@@ -60,7 +60,18 @@ def test_the_file_has_digests_only(path: Path) -> None:
         ("[]", "must hold"),
         ('{"keys": [{"name": "a"}]}', "keys.0.sha256"),
         ('{"keys": [{"name": "a", "sha256": "x"}]}', "keys.0.sha256"),
-        (json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "filter": {}}]}), "would let everything through"),
+        *[
+            (json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "filter": filter}]}), "would let everything through")
+            for filter in (
+                {},
+                {"tenant": {}},
+                {"tenant": "a", "lang": {}},
+                {"$and": []},
+                {"$or": [{"tenant": "a"}, {}]},
+                {"$not": {"$or": []}},
+                {"tenant": {"$nin": []}},
+            )
+        ],
         (json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "filter": {"$x": 1}}]}), "unknown"),
         (json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "fliter": {"a": 1}}]}), "fliter"),
         (json.dumps({"keys": [{"name": "a", "sha256": n * 64} for n in "01"]}), "same name"),

@@ -19,6 +19,7 @@ import pytest
 from langchain_core.documents import Document
 
 from ragkit import BM25Retriever, Store
+from ragkit.serving.keys import add_key
 from ragkit.serving.limits import Limits
 from ragkit.store.store import bm25_and_dense
 from tests.serving.conftest import DOCUMENTS, Gate, client_of, running, until
@@ -57,6 +58,32 @@ def test_an_index_that_is_damaged_later_is_served_as_it_was(make_service: Any, m
         asyncio.run(service.refresh())
         assert len(client.post("/v1/search", json={"query": "boats"}).json()["hits"]) == len(DOCUMENTS)
         assert client.get("/ready").status_code == 200
+
+
+async def test_whatever_breaks_inside_the_keys_are_looked_at(
+    make_service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither models that cannot be loaded nor a store that fails lets a withdrawn key go on."""
+    add_key(tmp_path / "keys", "old")
+    for broken in ("_warm", "refresh"):
+        service = make_service(keys=tmp_path / "keys", limits=Limits(refresh_s=0.001, drain_s=10))
+        tries: list[int] = []
+
+        def fail(tries: list[int] = tries) -> None:
+            tries.append(1)
+            raise RuntimeError("CUDA out of memory")
+
+        monkeypatch.setattr(service if broken == "_warm" else service.store, broken, fail)
+        await service.start()
+        while len(tries) < 2:
+            await asyncio.sleep(0.001)
+        name = f"after {broken}"
+        add_key(tmp_path / "keys", name)
+        while all(key.name != name for key in service.keys):
+            assert not service._caring.done()
+            await asyncio.sleep(0.001)
+        assert service.ready is (broken == "refresh")
+        await service.stop()
 
 
 def test_not_ready_before_the_models_are(make_service: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,25 +151,19 @@ def test_a_request_that_takes_too_long_is_told_so_at_a_shutdown(make_service: An
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_the_command(tmp_path: Path) -> None:
-    """From the command line: a key, the server, an answer, SIGTERM."""
+    """From the command line: the server, an answer, SIGTERM."""
     with Store.create(tmp_path / "index", BM25Retriever.indexes()) as store:
         store.upsert(DOCUMENTS)
     (tmp_path / "ragkit.yaml").write_text("retriever: {type: bm25}\nstages: [{type: extractive, scorer: bm25}]\n")
-    program = (
-        "import sys, typer; from ragkit.serving.command import serve, serve_key; app = typer.Typer(); "
-        "app.command()(serve); app.command('serve-key')(serve_key); app()"
-    )
-    run = [sys.executable, "-c", program]
-    key = subprocess.run(
-        [*run, "serve-key", str(tmp_path / "keys"), "--name", "me"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    program = "import typer; from ragkit.serving.command import serve; app = typer.Typer(); app.command()(serve); app()"
+    key = add_key(tmp_path / "keys", "me")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--config", str(tmp_path / "ragkit.yaml"), "--keys", str(tmp_path / "keys"), "--port", str(port)]
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "console", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
-        [*run, "serve", str(tmp_path / "index"), *options],
+        [sys.executable, "-c", program, str(tmp_path / "index"), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

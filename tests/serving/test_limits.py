@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -169,15 +170,15 @@ def test_a_question_that_fails_fails_alone(make_service: Any, gate: Gate) -> Non
     assert sorted(service.pipeline.stages[0].batches[2]) == ["fine", "good", "poison"]
 
 
-@pytest.mark.parametrize(("in_body", "header"), [(0.05, None), (None, "0.05"), (30, "0.05"), (0.05, "30")])
-def test_deadlines(make_service: Any, gate: Gate, in_body: float | None, header: str | None) -> None:
+def test_deadlines(make_service: Any, gate: Gate) -> None:
     service = make_service(gate=gate)
     with client_of(service) as client, ThreadPoolExecutor(1) as pool:
         blocked = pool.submit(client.post, "/v1/rerank", json={"query": "blocked", "documents": DOCUMENTS})
         assert gate.entered.wait(20)
-        body = {"query": "late", "documents": DOCUMENTS, **({} if in_body is None else {"timeout_s": in_body})}
-        late = client.post("/v1/rerank", json=body, headers={} if header is None else {"X-Timeout-S": header})
-        assert wrong(late, 504)[0] == "timeout_s"
+        for in_body, header in ((0.05, None), (None, "0.05"), (30, "0.05"), (0.05, "30")):
+            body = {"query": "late", "documents": DOCUMENTS, **({} if in_body is None else {"timeout_s": in_body})}
+            late = client.post("/v1/rerank", json=body, headers={} if header is None else {"X-Timeout-S": header})
+            assert wrong(late, 504)[0] == "timeout_s"
         gate.open.set()
         assert blocked.result().status_code == 200
         assert client.post("/v1/rerank", json={"query": "after", "documents": DOCUMENTS}).status_code == 200
@@ -246,6 +247,34 @@ def test_a_model_stops_when_its_reader_goes(make_service: Any) -> None:
                 if line == "event: token":
                     break
         assert stopped.wait(20)
+
+
+async def test_a_stream_that_is_given_up_is_closed_at_once(make_service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it is collected: what it holds would outlive the request."""
+    from ragkit.serving import app
+
+    closed: list[bool] = []
+
+    async def endless(*_: Any) -> Any:
+        try:
+            while True:
+                yield "word"
+        finally:
+            closed.append(True)
+
+    made: list[Any] = []  # so that nothing is collected
+
+    def remembered(*asked: Any) -> Any:
+        made.append(endless(*asked))
+        return made[-1]
+
+    monkeypatch.setattr(app, "answering", remembered)
+    trace = SimpleNamespace(stage=lambda *_: None)
+    request: Any = SimpleNamespace(state=SimpleNamespace(trace=trace))
+    events = app._events(make_service(), None, None, request)  # type: ignore[arg-type]
+    assert (await anext(events)).name == "token"
+    await events.aclose()
+    assert closed == [True]
 
 
 def test_only_this_machine_without_keys(make_service: Any) -> None:

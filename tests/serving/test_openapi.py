@@ -51,7 +51,7 @@ def test_no_request_breaks_it(schema: Any, address: str, path: str) -> None:
     for mode in modes if method == "post" else modes[:1]:
         cases = schema[path][method].as_strategy(generation_mode=mode)
 
-        @settings(max_examples=15, derandomize=True, phases=[Phase.generate], suppress_health_check=[*HealthCheck])
+        @settings(max_examples=6, derandomize=True, phases=[Phase.generate], suppress_health_check=[*HealthCheck])
         @given(case=cases)
         def conforms(case: Any) -> None:
             response = case.call(base_url=address)
