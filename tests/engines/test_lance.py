@@ -104,6 +104,7 @@ def test_readers_see_whole_generations_while_others_are_written(url: str, make_e
             while not done.is_set():
                 reader.read(look)
                 reader.refresh()
+            reader.refresh()
             reader.read(look)
         except BaseException as error:
             errors.append(error)
