@@ -236,24 +236,26 @@ def ask(
 ) -> None:
     """Answer a question with cited sentences, verbatim from the documents, or in the words of a chat model."""
     from ragkit.chains.answer import extractive_answer
-    from ragkit.chains.answerer import GroundedAnswerer
     from ragkit.chains.confidence import calibration_for
-    from ragkit.llms.named import chat_model
-    from ragkit.retrievers.batched import check_k
 
-    llm = None if model is None else chat_model(model)
-    pipeline = _pipeline(directory, config, encoder)
-    if llm is None:
+    if model is None:
+        pipeline = _pipeline(directory, config, encoder)
         context = pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter))
         answer = extractive_answer(context, calibration=calibration_for(pipeline), abstain_below=abstain_below)
     else:
+        from ragkit.chains.answerer import GroundedAnswerer
+        from ragkit.llms.named import chat_model
+        from ragkit.retrievers.batched import check_k
+
+        llm = chat_model(model)  # a mistake in its name is told before anything slow has begun
+        pipeline = _pipeline(directory, config, encoder)
         asked = pipeline.model_copy(update={"k": pipeline.k if k is None else check_k(k), "filter": _filter(filter)})
         answerer = GroundedAnswerer(pipeline=asked, llm=llm, max_tokens=max_tokens, abstain_below=abstain_below)
         answer = answerer.invoke(question)
     if as_json:
         _print_json(_answer_json(answer))
     else:
-        _print_answer(answer, budget=(max_tokens or pipeline.max_tokens) is not None, written=llm is not None)
+        _print_answer(answer, budget=(max_tokens or pipeline.max_tokens) is not None, written=model is not None)
 
 
 @app.command()

@@ -185,7 +185,7 @@ class _Reading:
         self._notes: dict[int, MarginNote] = {}
         self._kept: dict[tuple[int, int], float] = {}
         """The score of each unit that is kept, by its document and its number there."""
-        self._counts = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens", "uncounted", "cached", "failures"), 0)
+        self._failures = 0
         self._stopped: str | None = None
 
     def start(self) -> list[tuple[int, list[BaseMessage]]]:
@@ -209,7 +209,7 @@ class _Reading:
     def take(self, at: int, answer: Completion | Exception) -> MarginNote:
         """What an answer says of its segment."""
         self.running.discard(at)
-        self._count(cost_of(answer), answered=not isinstance(answer, Exception))
+        self._spending.spend(cost_of(answer), answered=not isinstance(answer, Exception))
         try:
             if isinstance(answer, Exception):
                 raise answer
@@ -222,7 +222,7 @@ class _Reading:
             self._kept |= {unit: score for unit, score in zip(units, scores, strict=True) if score > 0}
             return self._note(at, useful=True, text=said)
         except Exception as error:
-            self._counts["failures"] += 1
+            self._failures += 1
             if isinstance(error, DeadlineError):
                 self._stopped = "deadline"
             return self._note(at, problem=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
@@ -232,8 +232,8 @@ class _Reading:
         late = sorted(self.running)
         if late:
             self._stopped = "deadline"
-        self._counts["calls"] += len(late)
-        self._counts["failures"] += len(late)
+        self._spending.spend(Cost(len(late)), answered=False)
+        self._failures += len(late)
         self.running.clear()
         why = f"the budget ended the reading ({self._stopped})"
         left = [self._note(at, problem=why) for at in sorted([*late, *self._waiting])]
@@ -295,7 +295,8 @@ class _Reading:
             "segments": len(self._segments),
             "useful": sum(note.useful is True for note in notes),
             "pruned": len(self.left_over),
-            **self._counts,
+            **self._spending.usage,
+            "failures": self._failures,
         }
         if self._stopped:
             usage["stopped"] = self._stopped
@@ -310,17 +311,6 @@ class _Reading:
             spans.append(NotedSpan(str(self._documents[part.document].id), begins, ends))
         self._notes[at] = MarginNote(at + 1, len(self._segments), tuple(spans), useful, text, problem)
         return self._notes[at]
-
-    def _count(self, cost: Cost, *, answered: bool) -> None:
-        self._spending.spend(cost)
-        if cost.cached:
-            self._counts["cached"] += 1
-            return
-        self._counts["calls"] += cost.calls
-        self._counts["prompt_tokens"] += cost.prompt_tokens or 0
-        self._counts["completion_tokens"] += cost.completion_tokens or 0
-        known = cost.prompt_tokens is not None and cost.completion_tokens is not None
-        self._counts["uncounted"] += int(answered and cost.calls > 0 and not known)
 
 
 def _fields(context: GroundedContext) -> dict[str, Any]:

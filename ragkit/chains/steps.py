@@ -30,33 +30,26 @@ def _outcome(result: list[Document] | Exception) -> Outcome | Exception:
     return result if isinstance(result, Exception) else Outcome(list(result))
 
 
+def _told(found: Found | Exception) -> Outcome | Exception:
+    return found if isinstance(found, Exception) else Outcome(found.documents, found.usage)
+
+
 def retrieval_step(retriever: BaseRetriever, options: dict[str, Any]) -> Step:
     """A retriever, asked with `options`; one that says what it cost is believed."""
+    ask: Callable[..., list[Any]] = retriever.batch
+    aask: Callable[..., Awaitable[list[Any]]] = retriever.abatch
+    outcome: Callable[[Any], Outcome | Exception] = _outcome
     if isinstance(retriever, DecompositionRetriever):
-        return _telling(retriever, options)
+        ask, aask, outcome = retriever.outcomes, retriever.aoutcomes, _told
 
     def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, retriever.batch(queries, configs, return_exceptions=True, **options))]
+        return [*map(outcome, ask(queries, configs, return_exceptions=True, **options))]
 
     async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_outcome, await retriever.abatch(queries, configs, return_exceptions=True, **options))]
+        return [*map(outcome, await aask(queries, configs, return_exceptions=True, **options))]
 
     name = getattr(retriever, "stage", None) if isinstance(retriever, BatchedRetriever) else None
     return Step(name or retriever.get_name(), run, arun)
-
-
-def _telling(retriever: DecompositionRetriever, options: dict[str, Any]) -> Step:
-    def run(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_told, retriever.outcomes(queries, configs, return_exceptions=True, **options))]
-
-    async def arun(queries: list[Any], configs: list[RunnableConfig]) -> list[Outcome | Exception]:
-        return [*map(_told, await retriever.aoutcomes(queries, configs, return_exceptions=True, **options))]
-
-    return Step(retriever.stage, run, arun)
-
-
-def _told(found: Found | Exception) -> Outcome | Exception:
-    return found if isinstance(found, Exception) else Outcome(found.documents, found.usage)
 
 
 def stage_step(stage: BaseDocumentCompressor) -> Step:

@@ -31,13 +31,28 @@ class Spending:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.calls = self.prompt_tokens = self.completion_tokens = 0
+        self.uncounted = self.cached = 0
+        """Answers of which the model did not say the tokens, and those that were known already."""
 
-    def spend(self, cost: Cost) -> None:
-        """Count one request; cached answers are free, and tokens that the model does not report cannot count."""
-        if not cost.cached:
-            self.calls += cost.calls
-            self.prompt_tokens += cost.prompt_tokens or 0
-            self.completion_tokens += cost.completion_tokens or 0
+    def spend(self, cost: Cost, *, answered: bool = True) -> None:
+        """Count one request; cached answers are free, and tokens that the model does not report cannot count.
+
+        One that was not `answered` has no tokens to report.
+        """
+        if cost.cached:
+            self.cached += 1
+            return
+        self.calls += cost.calls
+        self.prompt_tokens += cost.prompt_tokens or 0
+        self.completion_tokens += cost.completion_tokens or 0
+        known = cost.prompt_tokens is not None and cost.completion_tokens is not None
+        self.uncounted += int(answered and cost.calls > 0 and not known)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """All of it by name, as the usage of a stage has it."""
+        names = ("calls", "prompt_tokens", "completion_tokens", "uncounted", "cached")
+        return {name: getattr(self, name) for name in names}
 
     def lacks(self, plan: Cost) -> Literal["calls", "tokens"] | None:
         """What is not enough for all of a plan; None if it fits.

@@ -90,6 +90,7 @@ def _listen(address: Address) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
+        listening.listen()  # from now on whoever has read the URL may connect, however long the rest takes
     except OSError as error:
         raise RagkitError(f"--http: cannot listen on {address.host}:{address.port}: {error.strerror or error}") from None
     return listening

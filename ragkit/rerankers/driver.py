@@ -145,9 +145,7 @@ class _Run(Generic[T]):
         self._judge, self._until, self._on_failure = judge, until, on_failure
         self._spending = Spending(budget)
         self._began = time.monotonic()
-        self._counts = dict.fromkeys(
-            ("calls", "rounds", "prompt_tokens", "completion_tokens", "uncounted", "cached", "failures"), 0
-        )
+        self._rounds = self._failures = 0
         self._notes: list[Note] = []
         self._learnt = self._late = False
         self._round = Round((), ())
@@ -176,18 +174,18 @@ class _Run(Generic[T]):
 
     def take(self, verdicts: Sequence[Verdict]) -> None:
         """Count the verdicts on the current round, and go on to the next one."""
-        self._counts["rounds"] += 1
+        self._rounds += 1
         answers: list[Answer] = []
         errors: list[Exception] = []
         for question, verdict in zip(self._round.questions, verdicts, strict=True):
             answer = None if verdict.error else _checked(question, verdict.answer)
-            self._count(verdict.cost, answered=verdict.error is None)
+            self._spending.spend(verdict.cost, answered=verdict.error is None)
             if verdict.note:
                 self._notes.append(Note(question, verdict.note, failed=answer is None))
             self._late |= isinstance(verdict.error, DeadlineError)
             self._learnt |= answer is not None
             if answer is None:
-                self._counts["failures"] += 1
+                self._failures += 1
                 error = verdict.error or RagkitError(f"the judge gave no usable answer to {question}: {verdict.answer!r:.200}")
                 self._notes.append(Note(question, f"{type(error).__name__}: {error}", failed=True))
                 errors.append(error)
@@ -198,7 +196,7 @@ class _Run(Generic[T]):
             self._advance(answers)
 
     def fail(self, error: Exception) -> None:
-        setattr(error, _SPENT, {**self._counts, "seconds": time.monotonic() - self._began})
+        setattr(error, _SPENT, self._usage())
         self._result = error
 
     def close(self) -> None:
@@ -221,10 +219,14 @@ class _Run(Generic[T]):
             self._finish(Ranked(self._round.ranking), reason)
 
     def _finish(self, ranked: Ranked, stopped: Stop | None) -> None:
-        usage: dict[str, Any] = {**self._counts, "seconds": time.monotonic() - self._began}
+        usage = self._usage()
         if stopped:
             usage["stopped"] = stopped
         self._result = Driven(ranked, stopped, self._learnt, usage, self._notes)
+
+    def _usage(self) -> dict[str, Any]:
+        seconds = time.monotonic() - self._began
+        return {**self._spending.usage, "rounds": self._rounds, "failures": self._failures, "seconds": seconds}
 
     def _refusal(self) -> Stop | None:
         """Why the current round cannot be asked."""
@@ -234,17 +236,6 @@ class _Run(Generic[T]):
         if budget.max_calls is None and budget.max_tokens is None:
             return None  # to plan is to write out all prompts
         return self._spending.lacks(self._judge.plan(self.asked()))
-
-    def _count(self, cost: Cost, *, answered: bool) -> None:
-        self._spending.spend(cost)
-        if cost.cached:
-            self._counts["cached"] += 1
-            return
-        self._counts["calls"] += cost.calls
-        self._counts["prompt_tokens"] += cost.prompt_tokens or 0
-        self._counts["completion_tokens"] += cost.completion_tokens or 0
-        known = cost.prompt_tokens is not None and cost.completion_tokens is not None
-        self._counts["uncounted"] += int(answered and cost.calls > 0 and not known)
 
 
 def _ask(runs: Sequence[_Run[T]], judge: Judge[T], until: float | None) -> None:

@@ -19,16 +19,14 @@ from ragkit.encoders.languages import iso_code
 from ragkit.encoders.lexical import Analyzer
 from ragkit.indexes.base import Ranking
 from ragkit.quoting import spoken
-from ragkit.retrievers.base import Ranked, StoreRetriever
+from ragkit.retrievers.base import Ranked
 from ragkit.retrievers.batched import Results
 from ragkit.retrievers.expansion import ExpansionRetriever
-from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.retrievers.over import OverRetriever
 from ragkit.retrievers.overlap import bm25_scores
 from ragkit.retrievers.rewriting import Read, Rewriting, questions_of
 from ragkit.runs import Configs, Owner, arun_batch, run_batch
-from ragkit.store.base import BaseSnapshot, BaseStore
-from ragkit.store.text_index import TextIndex
+from ragkit.store.base import BaseSnapshot
 
 _NUMBERED = re.compile(r"^\W*(?:(?:sub-?)?(?:step|question)\s*)?(\d{1,2})\s*(?:[.):\]]|-\s)", re.IGNORECASE)
 _REFERENCE = re.compile(r"#\s?(\d{1,2})(?!\d)")
@@ -64,11 +62,6 @@ class DecompositionRetriever(OverRetriever, ExpansionRetriever):
     depth: int = Field(default=100, gt=0)
     """How many candidates each step contributes, if `k` does not ask for more."""
 
-    @classmethod
-    def usual(cls, store: BaseStore) -> StoreRetriever:
-        """See `OverRetriever.usual`."""
-        return HybridRetriever(store=store)
-
     @property
     def reader(self) -> Read:
         """See `ExpansionRetriever.reader`."""
@@ -88,11 +81,6 @@ class DecompositionRetriever(OverRetriever, ExpansionRetriever):
     def score_floor(self) -> float | None:
         """Scores are 1 / rank."""
         return 0.0
-
-    @classmethod
-    def indexes(cls, **options: Any) -> dict[str, TextIndex]:
-        """See `HybridRetriever.indexes`."""
-        return HybridRetriever.indexes(**options)
 
     def outcomes(
         self,

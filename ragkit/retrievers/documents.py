@@ -6,7 +6,6 @@ import asyncio
 import json
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
@@ -15,12 +14,10 @@ from pydantic import Field
 from ragkit.corpus.filters import Filter, both
 from ragkit.documents.provenance import provenance
 from ragkit.indexes.base import Ranking, concatenate, top_k
-from ragkit.retrievers.base import Ranked, StoreRetriever
+from ragkit.retrievers.base import Ranked
 from ragkit.retrievers.grouping import Aggregation, Group, grouped
-from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.retrievers.over import OverRetriever
-from ragkit.store.base import BaseSnapshot, BaseStore
-from ragkit.store.text_index import TextIndex
+from ragkit.store.base import BaseSnapshot
 
 
 class GroupingRetriever(OverRetriever):
@@ -36,11 +33,6 @@ class GroupingRetriever(OverRetriever):
     best: int = Field(default=3, gt=0)
     """Of how many passages "mean" is the mean."""
 
-    @classmethod
-    def usual(cls, store: BaseStore) -> StoreRetriever:
-        """See `OverRetriever.usual`."""
-        return HybridRetriever(store=store)
-
     @abstractmethod
     def keys(self, snapshot: BaseSnapshot, passages: Mapping[int, Document], filter: Filter | None) -> Mapping[int, Hashable]:
         """What says, for each of these passages by position, to which group it belongs."""
@@ -48,11 +40,6 @@ class GroupingRetriever(OverRetriever):
     @abstractmethod
     def regrouped(self, ranking: Ranking, groups: Sequence[Group], k: int) -> tuple[Ranking, dict[str, Ranking]]:
         """At most `k` of the passages, and rankings of interest by the name of their stage."""
-
-    @classmethod
-    def indexes(cls, **options: Any) -> dict[str, TextIndex]:
-        """See `HybridRetriever.indexes`."""
-        return HybridRetriever.indexes(**options)
 
     def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""

@@ -16,14 +16,12 @@ from ragkit.corpus.filters import Filter, both
 from ragkit.documents.provenance import provenance
 from ragkit.errors import InputError
 from ragkit.indexes.base import Positions
-from ragkit.retrievers.base import Ranked, StoreRetriever
-from ragkit.retrievers.hybrid import HybridRetriever
+from ragkit.retrievers.base import Ranked
 from ragkit.retrievers.links import Bridge, follow, merge
 from ragkit.retrievers.over import OverRetriever
 from ragkit.sparse_vectors import SparseVectors
-from ragkit.store.base import BaseSnapshot, BaseStore
+from ragkit.store.base import BaseSnapshot
 from ragkit.store.rarity import Rarity
-from ragkit.store.text_index import TextIndex
 
 _LINKS = 50
 """Passages that a bridge leads to by its words."""
@@ -53,11 +51,6 @@ class MultiHopRetriever(OverRetriever):
     depth: int = Field(default=100, gt=0)
     """How many candidates the first search contributes, if `k` does not ask for more."""
 
-    @classmethod
-    def usual(cls, store: BaseStore) -> StoreRetriever:
-        """See `OverRetriever.usual`."""
-        return HybridRetriever(store=store)
-
     @property
     def stage(self) -> str:
         """See `StoreRetriever.stage`."""
@@ -67,11 +60,6 @@ class MultiHopRetriever(OverRetriever):
     def score_floor(self) -> float | None:
         """The last of the first search has 0."""
         return 0.0
-
-    @classmethod
-    def indexes(cls, **options: Any) -> dict[str, TextIndex]:
-        """See `HybridRetriever.indexes`."""
-        return HybridRetriever.indexes(**options)
 
     def rank(self, snapshot: BaseSnapshot, queries: Sequence[str], k: int, filter: Filter | None) -> list[Ranked]:
         """See `StoreRetriever.rank`."""

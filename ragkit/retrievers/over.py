@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from ragkit.retrievers.base import StoreRetriever
+from ragkit.retrievers.hybrid import HybridRetriever
 from ragkit.store.base import BaseStore
+from ragkit.store.text_index import TextIndex
 
 
 class OverRetriever(StoreRetriever):
@@ -18,9 +19,14 @@ class OverRetriever(StoreRetriever):
     """Who is asked, over `store`; the class says who that is if not given. Its own `k` does not matter here, its filter does."""
 
     @classmethod
-    @abstractmethod
     def usual(cls, store: BaseStore) -> StoreRetriever:
-        """Who is asked if nobody is given."""
+        """Who is asked if nobody is given: the hybrid retriever, where a class does not say another."""
+        return HybridRetriever(store=store)
+
+    @classmethod
+    def indexes(cls, **options: Any) -> dict[str, TextIndex]:
+        """Those of who is asked if nobody is given; see `HybridRetriever.indexes`."""
+        return HybridRetriever.indexes(**options)
 
     @model_validator(mode="before")
     @classmethod

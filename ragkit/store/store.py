@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from filelock import FileLock, Timeout
-
 from ragkit.corpus.corpus import Corpus
 from ragkit.encoders.factory import EncoderLike, as_encoder
 from ragkit.encoders.lexical import Analyzer
@@ -28,6 +26,7 @@ from ragkit.errors import InputError, StoreError
 from ragkit.store.base import BaseStore
 from ragkit.store.draft import Draft
 from ragkit.store.loader import GENERATIONS, AnyEncoder, Loader
+from ragkit.store.locking import locked
 from ragkit.store.manifest import NAME as MANIFEST
 from ragkit.store.manifest import Manifest, check_files, link_files, publish, read_manifest, seal, sync_directory
 from ragkit.store.snapshot import Snapshot
@@ -68,7 +67,7 @@ class Store(BaseStore):
         path.mkdir(parents=True, exist_ok=True)
         if not {entry.name for entry in path.iterdir()} <= {GENERATIONS, *_FILES}:
             raise InputError(f"{path} is not empty and holds no ragkit index; choose another directory")
-        with _locked(path):
+        with locked(path / _LOCK, str(path)):
             if (path / MANIFEST).exists():
                 raise InputError(f"there is already an index at {path}; open it, or choose another directory")
             corpus = Corpus(path / _DATABASE, 1, writable=True)
@@ -152,7 +151,7 @@ class Store(BaseStore):
 
     @contextmanager
     def _write_directory(self, path: Path) -> Iterator[Draft]:
-        with _locked(path):
+        with locked(path / _LOCK, str(path)):
             manifest = read_manifest(path)
             corpus = Corpus(path / _DATABASE, manifest.generation + 1, writable=True)
             published = False
@@ -219,15 +218,6 @@ def _publish(path: Path, previous: Manifest, draft: Draft) -> Manifest:
         if stale.name not in (str(previous.generation), str(generation)):
             shutil.rmtree(stale, ignore_errors=True)
     return manifest
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    try:
-        with FileLock(path / _LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise StoreError(f"another process is writing to {path}; wait until it has finished") from None
 
 
 def bm25_and_dense(encoder: EncoderLike = None, language: str = "english") -> dict[str, TextIndex]:

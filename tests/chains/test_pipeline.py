@@ -277,14 +277,16 @@ async def test_one_failing_question_fails_alone_in_a_pipeline(store: Store) -> N
 
 
 async def test_a_cancelled_batch_closes_its_runs(store: Store) -> None:
+    begun = asyncio.Event()
+
     class Slow(LengthReranker):
         async def aprocess(self, tasks: Sequence[Task]) -> Any:
-            await asyncio.sleep(30)
+            begun.set()
+            await asyncio.Event().wait()
 
     recorder = Recorder()
     task = asyncio.create_task((HybridRetriever(store=store) >> Slow()).aground("apple", config={"callbacks": [recorder]}))
-    while len(recorder.starts) < 3:
-        await asyncio.sleep(0.01)
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

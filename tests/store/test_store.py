@@ -290,15 +290,15 @@ def test_create_does_not_overwrite_what_another_process_has_made_meanwhile(
     tmp_path: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "index"
-    locked = store_module._locked
+    locked = store_module.locked
 
-    def late(place: Path) -> Any:
-        monkeypatch.setattr(store_module, "_locked", locked)
-        with Store.create(place, bm25_and_dense(make_encoder())) as other:
+    def late(file: Path, store: str) -> Any:
+        monkeypatch.setattr(store_module, "locked", locked)
+        with Store.create(path, bm25_and_dense(make_encoder())) as other:
             other.upsert([Document(page_content="theirs")])
-        return locked(place)
+        return locked(file, store)
 
-    monkeypatch.setattr(store_module, "_locked", late)
+    monkeypatch.setattr(store_module, "locked", late)
     with pytest.raises(InputError, match="already an index"):
         Store.create(path, bm25_and_dense(make_encoder()))
     with Store.open(path, encoder=make_encoder()) as store:

@@ -15,9 +15,10 @@ from ragkit.engines.lance.draft import LanceDraft
 from ragkit.engines.lance.place import Place, check_installed, connect, translated
 from ragkit.engines.lance.snapshot import LanceSnapshot
 from ragkit.engines.lance.tables import DATA, PUBLISHED, State, check, schemas
-from ragkit.engines.lance.turns import LOCK, locked, turn
+from ragkit.engines.lance.turns import LOCK, turn
 from ragkit.errors import InputError, StaleSnapshotError, StoreError
 from ragkit.store.loader import AnyEncoder
+from ragkit.store.locking import locked
 from ragkit.store.text_index import TextIndex
 
 _log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class LanceStore(EngineStore):
         if place.path is not None:
             with translated(place):
                 place.path.mkdir(parents=True, exist_ok=True)
-        with locked(place.path) if place.path else nullcontext():
+        with locked(place.path / LOCK, place.name) if place.path else nullcontext():
             if _there(place):
                 raise taken
             state = State({name: dict(its) for name, its in made.settings.items()})

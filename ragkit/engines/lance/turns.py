@@ -6,29 +6,17 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
-
 from ragkit.engines.lance.place import Place, translated
 from ragkit.errors import StoreError
+from ragkit.store.locking import locked
 
 _log = logging.getLogger(__name__)
 LOCK = "ragkit.lock"
 LEASE_SECONDS = 900.0
 """How long a writer in object storage may be silent before another takes over."""
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Held by this process until the end, or until it dies. Raises `StoreError` if another has it."""
-    try:
-        with FileLock(path / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise StoreError(f"another process is writing to lance://{path}; wait until it has finished") from None
 
 
 class Turn:
@@ -82,7 +70,7 @@ class Turn:
 @contextmanager
 def turn(place: Place, published: Any) -> Iterator[Turn]:
     """A turn to write, until the end of the block."""
-    with locked(place.path) if place.path else nullcontext():
+    with locked(place.path / LOCK, place.name) if place.path else nullcontext():
         mine = Turn(place, published)
         try:
             yield mine
