@@ -16,7 +16,7 @@ demo: .venv/.demo
 
 # one process per core, each with one thread: two that take all cores get in each other's way
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.dev
 	$(BIN)/ruff check

@@ -27,6 +27,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("ragkit", deadline=None)
 hypothesis.settings.load_profile("ragkit")
 
+_LONGEST = {"test_readme.py", "test_examples.py", "test_cluster.py", "test_kill.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: with one of them left at the end, all processes but one would have nothing to do."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
 
 class HashEncoder:
     """Bags of hashed words: texts that share words are near each other. Counts what it encodes."""
