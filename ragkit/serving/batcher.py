@@ -6,20 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from math import ceil
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ragkit.serving.queueing import BusyError, Place, Queue, Why
 
 T = TypeVar("T")
 R = TypeVar("R")
-_LONGEST_RETRY = 60
-
-
-class BusyError(Exception):
-    """So much waits already that nothing more is taken; `retry_after` is in how many whole seconds to try again."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__("too much is waiting")
-        self.retry_after = retry_after
 
 
 class ClosedError(Exception):
@@ -34,9 +28,10 @@ class Batch(NamedTuple):
     seconds: float
 
 
-class _Place(Generic[T, R]):
-    def __init__(self, item: T, weight: int, result: asyncio.Future[R], since: float) -> None:
-        self.item, self.weight, self.result, self.since = item, weight, result, since
+@dataclass(eq=False, kw_only=True)
+class _Place(Place, Generic[T]):
+    item: T
+    result: asyncio.Future[Any]
 
 
 class Batcher(Generic[T, R]):
@@ -44,7 +39,8 @@ class Batcher(Generic[T, R]):
 
     A batch is what has queued up while the one before it ran, so nothing waits while the model is idle. The order is that of
     arrival. An item whose caller has gone is dropped before its work begins; what runs is finished, as nothing can stop a
-    thread. All methods belong to one event loop; the batcher may be made outside of it.
+    thread. Who may wait is up to `Queue`, with the loop's time as its clock. All methods belong to one event loop; the batcher
+    may be made outside of it.
     """
 
     def __init__(
@@ -57,95 +53,94 @@ class Batcher(Generic[T, R]):
         weigh: Callable[[T], int] = lambda item: 1,
         longest_wait: float = 0.0,
         told: Callable[[Batch], None] = lambda batch: None,
+        refused: Callable[[Why], None] = lambda why: None,
     ) -> None:
         """`work` returns one result per item, in order; an exception among them is its item's alone.
 
         If `work` raises, each item of its batch is tried alone, so that one bad item fails no other. A batch has at most
-        `most_items`, which together weigh at most `most_weight`; a heavier item goes alone. With a `longest_wait`, a batch that
-        is not full waits that many seconds for company.
+        `most_items`, which together weigh at most `most_weight`; a heavier item goes alone. `weigh` says how much work an item
+        is, in a unit of which only ratios count. With a `longest_wait`, a batch that is not full waits that many seconds for
+        company. `refused` is called whenever `submit` raises `BusyError`.
         """
-        self._work, self._weigh, self._told = work, weigh, told
-        self._most_items, self._most_weight, self._most_waiting = most_items, most_weight, most_waiting
+        self._work, self._weigh, self._told, self._refused = work, weigh, told, refused
         self._longest_wait = longest_wait
-        self._waiting: dict[int, _Place[T, R]] = {}
+        self._queue: Queue[_Place[T]] = Queue(
+            most_items=most_items, most_weight=most_weight, most_waiting=most_waiting, longest_wait=longest_wait
+        )
         self._full = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ragkit-batch")
-        self._pace = 0.0  # seconds per item, of late
         self._closed = False
 
     def __len__(self) -> int:
         """How many items wait, without those that are being worked on."""
-        return len(self._waiting)
+        return len(self._queue)
 
-    async def submit(self, item: T) -> R:
+    def expected(self) -> float:
+        """Seconds until what is here by now will be done, by estimate."""
+        return 0.0 if self._loop is None else self._queue.expected(self._loop.time())
+
+    async def submit(self, item: T, by: float = inf) -> R:
         """The result of one item; cancelling this takes the item out of the queue.
 
-        Raises `BusyError` if the queue is full, `ClosedError` while stopping, and whatever the work says of this item.
+        `by` is the loop's time at which the result is of no more use; nothing is cancelled then, but what is not expected
+        to be done is not begun. Raises `BusyError` for that and if the queue is full, `ClosedError` while stopping, and whatever
+        the work says of this item.
         """
         if self._closed:
             raise ClosedError
-        if len(self._waiting) >= self._most_waiting:
-            raise BusyError(min(_LONGEST_RETRY, max(1, ceil(self._pace * len(self._waiting)))))
-        loop = asyncio.get_running_loop()
-        place = _Place[T, R](item, self._weigh(item), loop.create_future(), loop.time())
-        self._waiting[id(place)] = place
-        if self._is_full():
-            self._full.set()
-        if self._driver is None:
-            self._driver = loop.create_task(self._drive())
+        loop = self._loop = asyncio.get_running_loop()
+        now = loop.time()
+        place = _Place(weight=self._weigh(item), since=now, by=by, item=item, result=loop.create_future())
         try:
-            return await place.result
+            self._queue.join(place, now)
+            if self._queue.full_batch:
+                self._full.set()
+            if self._driver is None:
+                self._driver = loop.create_task(self._drive())
+            result: R = await place.result
+            return result
+        except BusyError as error:
+            self._refused(error.why)
+            raise
         finally:
-            self._waiting.pop(id(place), None)
+            self._queue.leave(place)
 
     async def close(self, seconds: float) -> None:
         """Take nothing more, and give what is there so long to finish; what still waits then fails with `ClosedError`."""
         self._closed = True
         if self._driver is not None:
             await asyncio.wait([self._driver], timeout=seconds)
-        for place in [*self._waiting.values()]:
+        for place in self._queue:
             if not place.result.done():
                 place.result.set_exception(ClosedError())
-        self._waiting.clear()
+        self._queue.clear()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _drive(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
-                if self._longest_wait and not self._is_full():
+            while len(self):
+                if self._longest_wait and not self._queue.full_batch:
                     self._full.clear()
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._full.wait(), self._longest_wait)
-                if batch := self._take():
+                batch, late = self._queue.take(loop.time())
+                for place in late:
+                    if not place.result.done():
+                        place.result.set_exception(BusyError(self.expected(), "late"))
+                if batch:
                     await self._run(batch)
         finally:
             self._driver = None
 
-    def _is_full(self) -> bool:
-        if len(self._waiting) >= self._most_items:
-            return True
-        return self._most_weight is not None and sum(place.weight for place in self._waiting.values()) >= self._most_weight
-
-    def _take(self) -> list[_Place[T, R]]:
-        batch: list[_Place[T, R]] = []
-        weight = 0
-        for place in self._waiting.values():
-            weight += place.weight
-            too_heavy = self._most_weight is not None and weight > self._most_weight
-            if batch and (len(batch) == self._most_items or too_heavy):
-                break
-            batch.append(place)
-        for place in batch:
-            del self._waiting[id(place)]
-        return batch
-
-    async def _run(self, batch: list[_Place[T, R]]) -> None:
+    async def _run(self, batch: list[_Place[T]]) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         results = await loop.run_in_executor(self._thread, self._results, batch)
-        seconds = loop.time() - started
-        self._pace = seconds / len(batch)
+        ended = loop.time()
+        self._queue.done(ended)
         for place, result in zip(batch, results, strict=True):
             if place.result.done():
                 continue
@@ -153,9 +148,9 @@ class Batcher(Generic[T, R]):
                 place.result.set_exception(result)
             else:
                 place.result.set_result(result)
-        self._told(Batch(len(batch), [started - place.since for place in batch], seconds))
+        self._told(Batch(len(batch), [started - place.since for place in batch], ended - started))
 
-    def _results(self, batch: Sequence[_Place[T, R]]) -> list[R | Exception]:
+    def _results(self, batch: Sequence[_Place[T]]) -> list[R | Exception]:
         """In the thread."""
         try:
             results = list(self._work([place.item for place in batch]))

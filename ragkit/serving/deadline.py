@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from math import inf
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -13,6 +15,12 @@ from ragkit.serving.errors import Problem, too_late
 from ragkit.serving.limits import Limits
 
 HEADER = "X-Timeout-S"
+_at: ContextVar[float] = ContextVar("deadline", default=inf)
+
+
+def current() -> float:
+    """The event loop's time by which whatever runs now must be done; infinite outside of a request."""
+    return _at.get()
 
 
 class Deadline(NamedTuple):
@@ -34,6 +42,7 @@ class Deadline(NamedTuple):
     @asynccontextmanager
     async def enforced(self) -> AsyncIterator[None]:
         """Cancels what is inside when the time is over. Raises a `Problem`, 504, then."""
+        outside = _at.set(self.at)
         try:
             async with asyncio.timeout_at(self.at) as limit:
                 yield
@@ -41,6 +50,8 @@ class Deadline(NamedTuple):
             if not limit.expired():
                 raise  # somebody else's
             raise too_late(self.seconds) from None
+        finally:
+            _at.reset(outside)
 
 
 def _header(request: Request) -> float | None:

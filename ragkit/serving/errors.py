@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ragkit.errors import InputError, StaleSnapshotError
-from ragkit.serving.batcher import BusyError, ClosedError
+from ragkit.serving.batcher import ClosedError
+from ragkit.serving.queueing import BusyError
 
 _log = logging.getLogger(__name__)
 # what an error of the pipeline may begin with, and the field of the request that it is about
@@ -57,6 +58,10 @@ def problem_of(error: Exception, *, restricted: bool) -> Problem:
     match error:
         case Problem():
             return error
+        case BusyError(why="late"):
+            return busy(
+                "it would not be done in time, so much waits; try again later, or allow more with timeout_s", error.retry_after
+            )
         case BusyError():
             return busy("too many requests wait for the model; try again later", error.retry_after)
         case ClosedError():

@@ -16,6 +16,7 @@ from ragkit.corpus.filters import Filter
 from ragkit.encoders.base import Encoder, Vectors
 from ragkit.encoders.over import EncoderOver
 from ragkit.serving.batcher import Batcher
+from ragkit.serving.deadline import current
 
 _CHARS = 4  # of a token, about
 
@@ -37,7 +38,7 @@ class JoinedEncoder(EncoderOver):
         """See `Encoder.aencode_queries`; raises what `Batcher.submit` does."""
         if not texts:
             return np.empty((0, self.dimension), np.float32)
-        return np.stack(await asyncio.gather(*map(self._batcher.submit, texts)))
+        return np.stack(await asyncio.gather(*(self._batcher.submit(text, current()) for text in texts)))
 
 
 class Asked(NamedTuple):
@@ -73,7 +74,7 @@ async def submit_all(
     batcher: StageBatcher, inputs: Sequence[CompressorInput], configs: Sequence[RunnableConfig]
 ) -> list[Outcome | Exception]:
     """The outcomes of a stage, or the exceptions in their place."""
-    asked = [batcher.submit(Asked(*one)) for one in zip(inputs, configs, strict=True)]
+    asked = [batcher.submit(Asked(*one), current()) for one in zip(inputs, configs, strict=True)]
     results: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
     return results
 

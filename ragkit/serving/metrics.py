@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector, generate_latest
 
-from ragkit.serving.batcher import Batch
+from ragkit.serving.batcher import Batch, Batcher
+from ragkit.serving.queueing import Why
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -42,6 +44,18 @@ class Metrics:
             "ragkit_wait_seconds", "How long a question waited for its batch.", ["model"], buckets=_SECONDS, registry=registry
         )
         self._waiting = Gauge("ragkit_waiting", "Questions that wait for a model.", ["model"], registry=registry)
+        self._expected = Gauge(
+            "ragkit_expected_wait_seconds",
+            "When a model will be done with all that it has, by estimate.",
+            ["model"],
+            registry=registry,
+        )
+        self._refused = Counter(
+            "ragkit_refused",
+            "Questions that were not let wait for a model, or no longer: full, late, or unsure (no pace is known yet).",
+            ["model", "why"],
+            registry=registry,
+        )
         self._passages = Gauge("ragkit_passages", "Passages of the index.", registry=registry)
         self._moves = Counter("ragkit_index_changes", "How often a new state of the index was taken up.", registry=registry)
 
@@ -70,9 +84,14 @@ class Metrics:
 
         return told
 
-    def watch_queue(self, model: str, length: Callable[[], int]) -> None:
-        """Ask for the length of a queue whenever somebody reads the metrics."""
-        self._waiting.labels(model).set_function(lambda: float(length()))
+    def refusals(self, model: str) -> Callable[[Why], None]:
+        """What a batcher tells of what it refuses."""
+        return lambda why: self._refused.labels(model, why).inc()
+
+    def watch(self, model: str, batcher: Batcher[Any, Any]) -> None:
+        """Look at a queue whenever somebody reads the metrics."""
+        self._waiting.labels(model).set_function(lambda: float(len(batcher)))
+        self._expected.labels(model).set_function(batcher.expected)
 
     def index(self, passages: int, *, moved: bool) -> None:
         """The size of the index, and whether it has just changed."""

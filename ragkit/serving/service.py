@@ -187,8 +187,9 @@ class Service:
             longest_wait=self.limits.batch_wait_s,
             weigh=weigh,
             told=self.metrics.batches(model),
+            refused=self.metrics.refusals(model),
         )
-        self.metrics.watch_queue(model, batcher.__len__)
+        self.metrics.watch(model, batcher)
         self._batchers.append(batcher)
         return batcher
 

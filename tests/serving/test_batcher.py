@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragkit.serving.batcher import Batch, Batcher, BusyError, ClosedError
+from ragkit.serving.batcher import Batch, Batcher, ClosedError
+from ragkit.serving.queueing import BusyError
 
 
 class Item(NamedTuple):
@@ -147,6 +148,39 @@ async def test_a_full_queue_refuses_and_recovers() -> None:
     work.gate.set()
     assert await asyncio.gather(running, waiting[1], late) == [0, 4, 8]
     assert work.batches == [[0], [2, 4]]
+    await batcher.close(5)
+
+
+async def test_what_would_be_late_is_refused_or_never_begun() -> None:
+    """In the loop's time, which a test moves on."""
+    loop, now = asyncio.get_running_loop(), 0.0
+    work, told = Work(), list[str]()
+    batcher: Batcher[Item, int] = Batcher(work, most_items=1, most_waiting=8, refused=told.append)
+    assert await batcher.submit(Item(9)) == 18
+    work.gate.clear()
+    work.entered.clear()
+    clock = loop.time
+    loop.time = lambda: clock() + now  # type: ignore[method-assign]
+    try:
+        running = asyncio.create_task(batcher.submit(Item(0), loop.time() + 1e4))
+        await entered(work)
+        waiting = asyncio.create_task(batcher.submit(Item(1), loop.time() + 1e4))
+        await asyncio.sleep(0)
+        now += 1e5
+        with pytest.raises(BusyError, match="late"):  # so long has the first one taken
+            await batcher.submit(Item(3), loop.time() + 1e4)
+        endless = asyncio.create_task(batcher.submit(Item(4)))
+        await asyncio.sleep(0)
+        assert batcher.expected() >= 2e5
+        work.gate.set()
+        assert await running == 0
+        with pytest.raises(BusyError, match="late"):
+            await waiting
+        assert await endless == 8
+        assert work.batches == [[9], [0], [4]]
+        assert told == ["late", "late"]
+    finally:
+        loop.time = clock  # type: ignore[method-assign]
     await batcher.close(5)
 
 
