@@ -26,6 +26,7 @@ from ragkit.serving.batcher import Batcher
 from ragkit.serving.joined import JoinedPipeline, StageBatcher, runs_in_threads, stage_work, submit_all, tokens_of
 from ragkit.serving.keys import Key, read_keys
 from ragkit.serving.limits import Limits
+from ragkit.serving.memory import give_back_now_and_then
 from ragkit.serving.metrics import Metrics
 from ragkit.serving.opening import open_pipeline
 from ragkit.store.base import BaseStore
@@ -73,7 +74,7 @@ class Service:
         self.ready = False
         self.keys = self._read_keys()
         self._keys_seen: tuple[int, int] | None = None
-        self._caring: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     def open(
@@ -113,15 +114,15 @@ class Service:
         return self.pipeline.model_copy(update={"filter": own, "k": self.pipeline.k if k is None else k})
 
     async def start(self) -> None:
-        """Load the models, and from now on look whether index and keys have changed."""
-        self._caring = asyncio.create_task(self._care())
+        """Load the models, and from now on look whether index and keys have changed, and give back memory."""
+        self._tasks = [asyncio.create_task(self._care()), asyncio.create_task(give_back_now_and_then())]
 
     async def stop(self) -> None:
         """Finish what the models are at, and close the store."""
         self.ready = False
-        if self._caring is not None:
-            self._caring.cancel()
-            await asyncio.wait([self._caring])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(batcher.close(self.limits.drain_s) for batcher in self._batchers))
         self.store.close()
 

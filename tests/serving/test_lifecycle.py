@@ -80,7 +80,7 @@ async def test_whatever_breaks_inside_the_keys_are_looked_at(
         name = f"after {broken}"
         add_key(tmp_path / "keys", name)
         while all(key.name != name for key in service.keys):
-            assert not service._caring.done()
+            assert not service._tasks[0].done()
             await asyncio.sleep(0.001)
         assert service.ready is (broken == "refresh")
         await service.stop()
