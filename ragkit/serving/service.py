@@ -20,6 +20,7 @@ from ragkit.corpus.filters import Filter, both
 from ragkit.errors import RagkitError
 from ragkit.pruners.base import Pruner
 from ragkit.rerankers.base import Reranker
+from ragkit.rerankers.behind import BehindReranker
 from ragkit.rerankers.blend import BlendReranker
 from ragkit.rerankers.boosts import BoostReranker
 from ragkit.serving.batcher import Batcher
@@ -200,9 +201,9 @@ class Service:
         return self._batcher(stage.get_name(), stage_work(stage), tokens_of)
 
     def _reranker(self, aliases: Sequence[str]) -> Asking | None:
-        """The first stage that reads text to order it; it returns every document."""
+        """The first stage that reads text to score it; it returns every document."""
         for stage, batcher in zip(self.pipeline.stages, self.pipeline.batchers, strict=True):
-            if isinstance(stage, Reranker) and not isinstance(stage, BlendReranker | BoostReranker):
+            if isinstance(stage, Reranker) and not isinstance(stage, BlendReranker | BoostReranker | BehindReranker):
                 names = ("ragkit", _name(stage), *aliases)
                 return Asking(names, self._ask(stage, {"top_k": None}, batcher))
         return None

@@ -11,7 +11,8 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 
-from tests.serving.conftest import TEXTS, client_of, running, words
+from ragkit.rerankers.duplicates import DuplicateReranker
+from tests.serving.conftest import TEXTS, OverlapReranker, call, client_of, running, words
 
 pytest.importorskip("fastapi", reason="needs ragkit[serve]")
 pytest.importorskip("prometheus_client", reason="needs ragkit[serve]")
@@ -83,6 +84,16 @@ def test_rerank_as_jina_documents_it(client: httpx.Client) -> None:
     # the same document twice is two documents
     twice = client.post("/v2/rerank", json={"query": "boats", "documents": [TEXT[0], TEXT[2], TEXT[2]]}).json()
     assert [one["index"] for one in twice["results"]] == [1, 2, 0]
+
+
+def test_rerank_is_of_a_stage_that_scores(make_service: Any) -> None:
+    """What moves duplicates behind the rest, as ragkit's default pipeline does for any language, is no reranker for callers."""
+    asked = ("/v1/rerank", {"query": QUERY, "documents": TEXT})
+    [found] = call(make_service(stages=[DuplicateReranker(), OverlapReranker(batches=[])]), asked)
+    ranked = [(one["index"], one["relevance_score"]) for one in found.json()["results"]]
+    assert ranked == by_overlap(QUERY, TEXT)
+    [absent] = call(make_service(stages=[DuplicateReranker()]), asked)
+    assert absent.status_code == 404
 
 
 def test_search(client: httpx.Client) -> None:
