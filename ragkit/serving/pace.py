@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _FADES = 0.8  # what a batch counts once there is a newer one: the last five or so make up the mean
-_DEVIATIONS = 2
+_DEVIATIONS = 4  # mean ones, as Jacobson (1988) allows a network before he takes a packet for lost
 
 
 class Pace:
@@ -33,5 +33,5 @@ class Pace:
         return weight * self._seconds / self._weight if self.known else 0.0
 
     def at_most(self, weight: float) -> float:
-        """How long it will take if it takes long: the mean and two mean deviations."""
+        """How long it will take if it takes long: the mean and four mean deviations."""
         return weight * (self._seconds + _DEVIATIONS * self._off) / self._weight if self.known else 0.0
