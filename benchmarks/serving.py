@@ -1,13 +1,16 @@
-"""Load on `ragkit serve`, on loopback: throughput and latency with micro-batches and without, errors, and memory.
+"""Load on `ragkit serve`, on loopback: throughput and latency with micro-batches and without, what overload is answered, memory.
 
-    python benchmarks/serving.py scifact                                  # writes benchmarks/results/serving.md
+    python benchmarks/serving.py scifact                 # 20 minutes; writes benchmarks/results/serving.md
     python benchmarks/serving.py scifact --seconds 2 --clients 1 8 --memory-minutes 0.2 --dry        # prints only
 
-The server is a process of its own, over an index that is shared with benchmarks/retrieval.py, with ragkit's default pipeline.
-Callers are tasks of this process; each sends its next request when its last one is answered, so there are never more under way
-than callers. Questions are the dataset's own. /v1/rerank is given the first `--documents` passages of BM25 for its question. What
-a model has judged lately it remembers, so every request to rerank has a mark of its own at the end of its question. "One by one"
-is a server whose batches have one question. Latencies are as a caller sees them.
+The server is a process of its own, over an index that is shared with benchmarks/retrieval.py, with ragkit's default pipeline but
+for the `--dtype` of Provence. Callers are tasks of this process; each sends its next request when its last one is answered, so
+there are never more under way than callers; one that is answered 429 waits as long as Retry-After says. Questions are the
+dataset's own, each with a mark of its own at its end, as what a model has judged lately is remembered. /v1/rerank is given the
+first `--documents` passages of BM25 for its question, or what `--chars` leaves of them. "One by one" is a server whose batches
+have one question; the two run side by side and are asked in turn, so that a machine that is slower for a while is slower for
+both. Latencies are those of answered requests, as a caller sees them. What remembers judgements has a bound; it is full before
+memory is measured.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,12 +39,16 @@ import numpy as np
 from retrieval import DATA, ROOT, open_store
 
 from ragkit import BM25Retriever
+from ragkit.chains.default import default_config
 from ragkit.evaluation.datasets import load_dataset
 from ragkit.evaluation.tables import Table
 
 RESULTS = ROOT / "benchmarks" / "results" / "serving.md"
 SERVE = "import typer; from ragkit.serving.command import serve; app = typer.Typer(); app.command()(serve); app()"
 MODES = {"batches": 64, "one by one": 1}
+ROUNDS = 3
+OVERLOADS = {"room for 8 in a queue": ["--queue", "8"], "5 s to the deadline": ["--timeout", "5"]}
+JUDGEMENTS = 32_000  # of a word, as many as fill what a Provence model remembers, and some more
 Bodies = Callable[[int], dict[str, Any]]
 _numbers = itertools.count()  # no two requests of a run have the same
 
@@ -46,11 +56,25 @@ _numbers = itertools.count()  # no two requests of a run have the same
 class Load(NamedTuple):
     """What came of some seconds of load."""
 
-    per_second: float
-    p50: float
-    p99: float
-    """Milliseconds."""
+    latencies: list[float]
+    """Seconds, of each request that was answered with 200."""
+    seconds: float
     statuses: Counter[str]
+
+    @classmethod
+    def of(cls, parts: Sequence[Load]) -> Load:
+        """Several, one after the other."""
+        latencies = [latency for part in parts for latency in part.latencies]
+        return cls(latencies, sum(part.seconds for part in parts), sum((part.statuses for part in parts), Counter[str]()))
+
+    def cells(self) -> list[str]:
+        """Answers per second, p50 and p99 in ms."""
+        p50, p99 = np.percentile(self.latencies, [50, 99]) * 1000 if self.latencies else (np.nan, np.nan)
+        return [f"{len(self.latencies) / self.seconds:.1f}", f"{p50:,.0f}", f"{p99:,.0f}"]
+
+    def others(self) -> str:
+        """All statuses but 200."""
+        return ", ".join(f"{status}: {count:,}" for status, count in sorted(self.statuses.items()) if status != "200") or "none"
 
 
 @contextmanager
@@ -89,22 +113,21 @@ async def load(url: str, path: str, bodies: Bodies, clients: int, seconds: float
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=300) as http:
 
         async def caller() -> None:
-            while time.perf_counter() - started < seconds:
-                body, sent = bodies(next(_numbers)), time.perf_counter()
+            while (left := started + seconds - time.perf_counter()) > 0:
+                body, sent, pause = bodies(next(_numbers)), time.perf_counter(), 0.0
                 try:
-                    status = str((await http.post(path, json=body)).status_code)
+                    response = await http.post(path, json=body)
+                    status, pause = str(response.status_code), float(response.headers.get("retry-after", 0))
                 except httpx.HTTPError as error:
-                    status = type(error).__name__
+                    status, pause = type(error).__name__, 1.0
                 statuses[status] += 1
                 if status == "200":
                     latencies.append(time.perf_counter() - sent)
-                else:
-                    await asyncio.sleep(0.05)
+                elif pause > 0:
+                    await asyncio.sleep(min(pause, left))
 
         await asyncio.gather(*(caller() for _ in range(clients)))
-    elapsed = time.perf_counter() - started
-    p50, p99 = np.percentile(latencies, [50, 99]) * 1000 if latencies else (np.nan, np.nan)
-    return Load(len(latencies) / elapsed, float(p50), float(p99), statuses)
+    return Load(latencies, time.perf_counter() - started, statuses)
 
 
 def resident(process: int) -> float:
@@ -115,16 +138,16 @@ def resident(process: int) -> float:
     raise RuntimeError("no VmRSS")
 
 
-def workloads(name: str, documents: int) -> tuple[Path, dict[str, Bodies]]:
+def workloads(name: str, documents: int, chars: int) -> tuple[Path, dict[str, Bodies]]:
     """The index of a dataset, and what is asked: by path, the body of request number n."""
     dataset = load_dataset(DATA / name, "test")
     with open_store(dataset) as store:
         questions = [*dataset.queries.values()][:200]
         found = BM25Retriever(store=store, k=documents).batch(questions)
-    texts = [[document.page_content for document in its] for its in found]
+    texts = [[document.page_content[:chars] for document in its] for its in found]
 
     def search(n: int) -> dict[str, Any]:
-        return {"query": questions[n % len(questions)], "k": 10}
+        return {"query": f"{questions[n % len(questions)][:3000]} ({n})", "k": 10}
 
     def rerank(n: int) -> dict[str, Any]:
         at = n % len(questions)
@@ -133,85 +156,127 @@ def workloads(name: str, documents: int) -> tuple[Path, dict[str, Bodies]]:
     return ROOT / ".cache" / "benchmarks" / dataset.name, {"/v1/rerank": rerank, "/v1/search": search}
 
 
-def compared(index: Path, asked: dict[str, Bodies], clients: Sequence[int], seconds: float) -> Table:
-    """Each endpoint, number of callers and way of batching; the ways take turns."""
-    found: dict[tuple[str, int, str], Load] = {}
-    for mode, size in MODES.items():
-        with server(index, "--batch", str(size), "--timeout", "120") as (url, _):
-            for path, bodies in asked.items():
-                asyncio.run(load(url, path, bodies, 1, min(seconds, 2)))
-                for count in clients:
-                    found[path, count, mode] = asyncio.run(load(url, path, bodies, count, seconds))
-                    print(path, count, mode, found[path, count, mode], flush=True)
-    rows = [
-        [path, str(count), mode, f"{its.per_second:.1f}", f"{its.p50:,.0f}", f"{its.p99:,.0f}", errors(its.statuses)]
-        for path in asked
-        for count in clients
-        for mode in MODES
-        for its in [found[path, count, mode]]
-    ]
-    header = ["endpoint", "callers", "model is asked", "answers/s", "p50 ms", "p99 ms", "errors"]
+def compared(index: Path, options: Sequence[str], asked: dict[str, Bodies], clients: Sequence[int], seconds: float) -> Table:
+    """Each endpoint, number of callers and way of batching."""
+    rows = []
+    with ExitStack() as servers:
+        urls = {mode: servers.enter_context(server(index, *options, "--batch", str(size)))[0] for mode, size in MODES.items()}
+        for path, bodies in asked.items():
+            for url in urls.values():
+                asyncio.run(load(url, path, bodies, 4, 2))
+            for count in clients:
+                parts: dict[str, list[Load]] = {mode: [] for mode in MODES}
+                for turn in range(ROUNDS):
+                    for mode in [*MODES][:: -1 if turn % 2 else 1]:
+                        parts[mode].append(asyncio.run(load(urls[mode], path, bodies, count, seconds / ROUNDS)))
+                for mode in MODES:
+                    its = Load.of(parts[mode])
+                    rows.append([path, str(count), mode, *its.cells(), its.others()])
+                    print(*rows[-1], flush=True)
+    header = ["endpoint", "callers", "model is asked", "answers/s", "p50 ms", "p99 ms", "other statuses"]
     return Table("Throughput and latency.", header, rows)
 
 
-def overloaded(index: Path, asked: dict[str, Bodies], clients: int, seconds: float) -> Table:
-    """More callers than the queue has room for: what is answered, and with what."""
-    with server(index, "--queue", "8", "--timeout", "120") as (url, _):
-        rows = []
-        for path, bodies in asked.items():
-            its = asyncio.run(load(url, path, bodies, clients, seconds))
-            print(path, "overloaded", its, flush=True)
-            counts = ", ".join(f"{status}: {count}" for status, count in sorted(its.statuses.items()))
-            rows.append([path, str(clients), f"{its.per_second:.1f}", f"{its.p99:,.0f}", counts])
-    return Table(
-        "With room for 8 questions in a queue.", ["endpoint", "callers", "answers/s", "p99 ms", "answers by status"], rows
-    )
-
-
-def remembered(index: Path, asked: dict[str, Bodies], minutes: float, clients: int = 8) -> Table:
-    """Resident memory under steady load on all endpoints, from the time when everything is loaded."""
-    samples: list[tuple[float, float]] = []
-    statuses: Counter[str] = Counter()
-    with server(index, "--timeout", "120") as (url, process):
-        for path, bodies in asked.items():
-            asyncio.run(load(url, path, bodies, clients, 2))
-        started, part = time.perf_counter(), max(1.0, minutes * 60 / 20)
-        while time.perf_counter() - started < minutes * 60:
-            samples.append(((time.perf_counter() - started) / 60, resident(process)))
+def overloaded(index: Path, options: Sequence[str], asked: dict[str, Bodies], clients: int, seconds: float) -> Table:
+    """More callers than there is room or time for."""
+    rows = []
+    for what, its_options in OVERLOADS.items():
+        with server(index, *options, *its_options) as (url, _):
             for path, bodies in asked.items():
-                statuses += asyncio.run(load(url, path, bodies, clients, part / len(asked))).statuses
-        samples.append(((time.perf_counter() - started) / 60, resident(process)))
-    print("memory", samples, statuses, flush=True)
-    rows = [[f"{at:.1f}", f"{size:,.0f}"] for at, size in samples]
-    caption = f"Memory of the server, {clients} callers; {sum(statuses.values()):,} requests, errors: {errors(statuses)}."
-    return Table(caption, ["minutes", "MiB"], rows)
+                its = asyncio.run(load(url, path, bodies, clients, seconds))
+                rows.append([path, str(clients), what, *its.cells(), its.others()])
+                print(*rows[-1], flush=True)
+    header = ["endpoint", "callers", "limit", "answers/s", "p50 ms", "p99 ms", "other statuses"]
+    return Table("More than there is room or time for, from a cold start.", header, rows)
 
 
-def errors(statuses: Counter[str]) -> str:
-    """All but 200, by status."""
-    return ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items()) if status != "200") or "none"
+def remembered(index: Path, options: Sequence[str], asked: dict[str, Bodies], minutes: float, clients: int = 8) -> Table:
+    """Resident memory under steady load on all endpoints in turn, from the time when everything is loaded and full."""
+    loads: list[Load] = []
+    with server(index, *options, "--timeout", "120") as (url, process):
+        fill(url)
+        for path, bodies in asked.items():
+            asyncio.run(load(url, path, bodies, clients, min(30.0, minutes * 6)))
+        with sampled(process) as samples:
+            started, part = time.perf_counter(), minutes * 60 / 40
+            while time.perf_counter() - started < minutes * 60:
+                loads += [asyncio.run(load(url, path, bodies, clients, part / len(asked))) for path, bodies in asked.items()]
+    *_, third, last = np.array_split(samples, 4)
+    its = Load.of(loads)
+    caption = (
+        f"Memory of the server, {clients} callers; {sum(its.statuses.values()):,} requests, other statuses: {its.others()}. "
+        f"From the third quarter of the time to the last the mean changed by {last.mean() - third.mean():+.0f} MiB, the lowest "
+        f"by {last.min() - third.min():+.0f}, the highest by {last.max() - third.max():+.0f}."
+    )
+    print(caption, flush=True)
+    rows = [
+        [
+            f"{minutes * part / 20:.1f} to {minutes * (part + 1) / 20:.1f}",
+            *(f"{of(some):,.0f}" for of in (np.min, np.mean, np.max)),
+        ]
+        for part, some in enumerate(np.array_split(samples, 20))
+    ]
+    return Table(caption, ["minutes", "lowest MiB", "mean", "highest"], rows)
+
+
+@contextmanager
+def sampled(process: int) -> Iterator[list[float]]:
+    """The resident memory of a process, in MiB, every quarter of a second."""
+    sizes: list[float] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.25):
+            sizes.append(resident(process))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield sizes
+    finally:
+        over.set()
+        watcher.join()
+
+
+def fill(url: str) -> None:
+    """Fill what the Provence model remembers."""
+    with httpx.Client(base_url=url, timeout=300) as http:
+        for first in range(0, JUDGEMENTS, 1000):
+            body = {"query": "?", "documents": [str(first + n) for n in range(1000)], "return_documents": False}
+            http.post("/v1/rerank", json=body).raise_for_status()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--documents", type=int, default=10, help="of a request to rerank")
+    parser.add_argument("--chars", type=int, default=500, help="of each of them at most")
+    parser.add_argument("--dtype", default="int8", help="of Provence")
     parser.add_argument("--memory-minutes", type=float, default=10.0)
     parser.add_argument("--dry", action="store_true", help="write no results")
     given = parser.parse_args(arguments)
-    index, asked = workloads(given.dataset, given.documents)
-    tables = [
-        compared(index, asked, given.clients, given.seconds),
-        overloaded(index, asked, max(given.clients), given.seconds),
-        remembered(index, asked, given.memory_minutes),
-    ]
+    index, asked = workloads(given.dataset, given.documents, given.chars)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "pipeline.yaml"
+        pipeline = default_config("en").model_dump()
+        for stage in pipeline["stages"]:
+            if stage["type"].startswith("provence"):
+                stage["dtype"] = given.dtype
+        config.write_text(json.dumps(pipeline), "utf-8")
+        options = ["--config", str(config)]
+        tables = [
+            compared(index, options, asked, given.clients, given.seconds),
+            overloaded(index, options, asked, max(given.clients), given.seconds),
+            remembered(index, options, asked, given.memory_minutes),
+        ]
     command = shlex.join(["python", "benchmarks/serving.py", *(sys.argv[1:] if arguments is None else arguments)])
     setting = (
-        f"{given.dataset}, {given.documents} documents in a request to rerank, {given.seconds:g} s each, server and callers on "
-        f"one machine with {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}."
+        f"{given.dataset}; {given.documents} documents of at most {given.chars} characters in a request to rerank; Provence in "
+        f"{given.dtype}; {given.seconds:g} s each; 30 s to the deadline where no other is named; server and callers on one "
+        f"machine with {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}."
     )
     text = "\n\n".join(["# Serving", setting, *(table.markdown() for table in tables), f"`{command}`"]) + "\n"
     print(text)

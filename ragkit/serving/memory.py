@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 from typing import Any
 
-_EVERY_S = 10.0
+_EVERY_S = 1.0
 
 
 async def give_back_now_and_then() -> None:
