@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,5 +92,6 @@ def nearest(context: GroundedContext, most: int = 3) -> tuple[Candidate, ...]:
 
 def _is_prose(sentence: Sentence) -> bool:
     text = sentence.citation.text
-    readable = sum(char.isalpha() or char.isspace() for char in text)
+    # marks are the vowels of many scripts, and a number is often all that was asked for
+    readable = sum(char.isspace() or unicodedata.category(char)[0] in "LMN" for char in text)
     return sentence.kind != "heading" and not text.endswith((":", "：")) and readable >= 0.7 * len(text)

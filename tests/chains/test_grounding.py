@@ -168,3 +168,11 @@ def test_lead_ins_and_markup_are_no_answer() -> None:
     sentences = ["See the following:", "{* ../../docs_src/a_b/c.py *}", "The answer is here."]
     document = scored("a", sentences, [0.9, 0.8, 0.1])
     assert extractive_answer(ground("q", [document], TOKENIZER), max_sentences=1).text == "The answer is here. [1]"
+
+
+@pytest.mark.parametrize(
+    "sentence", ["It was 1969.", "On 2023-10-05 at 14:30.", "हिन्दी भारत की राजभाषा है।", "நீர் கொதிக்கும் வெப்பநிலை"]
+)
+def test_numbers_and_vowel_signs_are_no_markup(sentence: str) -> None:
+    document = scored("a", [sentence, "Many people watched it."], [0.9, 0.1])
+    assert extractive_answer(ground("q", [document], TOKENIZER), max_sentences=1).text == f"{sentence} [1]"
