@@ -12,7 +12,8 @@ def default_config(language: str | None) -> PipelineConfig:
     # the model that comes with ragkit has learnt from English text
     # the same text again would only take the place of another: see docs/poisoning.md
     duplicates = {"type": "duplicates"}
-    stages: list[dict[str, Any]] = [duplicates, {"type": "extractive"}]
+    extractive = {"type": "extractive", **({} if language is None else {"language": language})}
+    stages: list[dict[str, Any]] = [duplicates, extractive]
     if language == "en":
         # an answer is made of the best sentences only: higher than the model's own threshold, which is meant to lose nothing
         blend = {"type": "blend", "weight": 0.5}

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 
 from ragkit import ExtractivePruner, HybridRetriever, InputError, Pipeline, Store, StoreError
+from ragkit.chains.config import build_pipeline
+from ragkit.chains.default import default_config
 from ragkit.retrievers.multi_hop import MultiHopRetriever
 from ragkit.store.store import bm25_and_dense
 
@@ -33,6 +36,15 @@ def test_fields_reach_their_components(tmp_path: Path, store: Store) -> None:
     [pruner] = pipeline.stages
     assert isinstance(pruner, ExtractivePruner)
     assert (pruner.scorer, pruner.threshold, pipeline.k, pipeline.max_tokens) == ("bm25", 0.4, 3, 100)
+
+
+def test_the_default_prunes_in_the_language_of_the_store(make_encoder: Any) -> None:
+    store = Store.memory(bm25_and_dense(make_encoder(), "german"))
+    store.upsert([Document(page_content="Der Preis eines Hauses stieg. Das Wetter blieb schön.")])
+    pipeline = build_pipeline(Pipeline, default_config(store.language), store)
+    *_, pruner = pipeline.stages
+    pipeline.stages = [pruner.model_copy(update={"scorer": "bm25"})]
+    assert pipeline.ground("Was kosten Häuser?").text.endswith("\nDer Preis eines Hauses stieg.")
 
 
 def test_retrievers_may_be_inside_of_retrievers(tmp_path: Path, store: Store) -> None:
