@@ -75,7 +75,7 @@ class MarkerStream:
         if self._thinking:
             return self._thought(pending, final)
         first = pending[0]
-        if first == "<":
+        if first == "<" and not self._ticks:
             return self._tag(pending, final)
         if first == "`":
             ticks = len(pending) - len(pending.lstrip("`"))

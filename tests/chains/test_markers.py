@@ -53,6 +53,7 @@ def run(chunks: list[str], passages: int = 3) -> tuple[str, list[int], list[tupl
         ("[note] [1990-2020] [see](u) [1", "[note] [1990-2020] [see](u) [1", []),
         ("<think>perhaps [2]</think>\n\nYes [1].", "Yes [1].", []),
         ("<think>for ever [2]", "", []),
+        ("Between `<think>` and `</think>` [1]. Not said [2].", "Between `<think>` and `</think>` [1]. Not said [2].", []),
         ("[٣] ist drei [１]", "[3] ist drei [1]", []),
         ("", "", []),
     ],
