@@ -41,13 +41,11 @@ def run_batch(
     returned in its place with `return_exceptions`.
     """
     configs = get_config_list(config, len(inputs)) if inputs else []
-    runs = [
-        getattr(CallbackManager.configure(**_arguments(owner, one)), f"on_{owner.kind}_start")(
-            None, value, **_identity(owner, one)
-        )
-        for value, one in zip(inputs, configs, strict=True)
-    ]
+    runs: list[Any] = []
     try:
+        for value, one in zip(inputs, configs, strict=True):
+            manager = CallbackManager.configure(**_arguments(owner, one))
+            runs.append(getattr(manager, f"on_{owner.kind}_start")(None, value, **_identity(owner, one)))
         results = work([patch_config(one, callbacks=run.get_child()) for run, one in zip(runs, configs, strict=True)])
         _check_count(owner, results, inputs)
     except Exception as error:
@@ -56,7 +54,7 @@ def run_batch(
         for run in runs:
             _end(owner, run, error)
         raise
-    for run, result in zip(runs, results, strict=True):
+    for run, result in zip(runs, results, strict=False):  # a callback that fails at the start leaves the rest unopened
         _end(owner, run, result)
     return _settle(results, return_exceptions)
 
