@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import RunnableBinding
+from langchain_core.runnables.base import RunnableBindingBase
 
 from ragkit.chains.structured import StructuredModel
 from ragkit.documents.tokens import RegexTokenizer, count_tokens
@@ -56,7 +56,7 @@ class WindowBudget:
 
 
 def window_budget(llm: Any, prompt: Prompt) -> WindowBudget | None:
-    """The budget of a chat model, also one with arguments bound to it or `structured`; None if its window is not known."""
+    """The budget of a chat model, also one with arguments or retries around it or `structured`; None if its window is unknown."""
     model = _model(llm)
     window = (getattr(model, "profile", None) or {}).get("max_input_tokens")
     if not isinstance(model, BaseChatModel) or not isinstance(window, int) or window <= 0:
@@ -65,8 +65,8 @@ def window_budget(llm: Any, prompt: Prompt) -> WindowBudget | None:
 
 
 def _model(llm: Any) -> Any:
-    while isinstance(llm, RunnableBinding | StructuredModel):
-        llm = llm.bound if isinstance(llm, RunnableBinding) else llm.model
+    while isinstance(llm, RunnableBindingBase | StructuredModel):
+        llm = llm.model if isinstance(llm, StructuredModel) else llm.bound
     return llm
 
 

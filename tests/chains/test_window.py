@@ -102,7 +102,7 @@ def test_models_of_unknown_windows_have_no_budget() -> None:
 
 def test_bound_and_structured_models_have_the_windows_of_their_models() -> None:
     model = Listening(profile={"max_input_tokens": 1000}, custom_get_token_ids=words)
-    budgets = [window_budget(llm, prompt) for llm in (model, model.bind(stop=["x"]), structured(model))]
+    budgets = [window_budget(llm, prompt) for llm in (model, model.bind(stop=["x"]), model.with_retry(), structured(model))]
     assert len({budget.tokens("q") for budget in budgets if budget is not None}) == 1
     assert None not in budgets
 
