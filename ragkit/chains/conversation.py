@@ -16,6 +16,7 @@ from ragkit.chains.confidence import Calibration, calibration_for
 from ragkit.chains.context import GroundedContext
 from ragkit.chains.followups import carry_terms
 from ragkit.chains.pipeline import Pipeline
+from ragkit.chains.structured import freely
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import InputError
 
@@ -48,7 +49,9 @@ class Conversation:
             raise InputError(f"source: pass a Pipeline or a GroundedAnswerer, not {type(source).__name__}")
         self._source = source
         self._pipeline = source.pipeline if isinstance(source, GroundedAnswerer) else source
-        self._condenser = Condenser(source.llm) if condenser is None and isinstance(source, GroundedAnswerer) else condenser
+        if condenser is None and isinstance(source, GroundedAnswerer):
+            condenser = Condenser(freely(source.llm))
+        self._condenser = condenser
         self.turns: list[Turn] = []
 
     def reset(self) -> None:

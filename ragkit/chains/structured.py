@@ -51,6 +51,11 @@ def structured(model: BaseChatModel) -> Runnable[Any, Any]:
         return model
 
 
+def freely(model: Any) -> Any:
+    """The model as it is where no schema holds it: for what is not an answer to be cited."""
+    return model.model if isinstance(model, StructuredModel) else model
+
+
 def _message(reply: Any) -> AIMessage:
     raw, parsed = reply["raw"], reply["parsed"]
     if not isinstance(parsed, Statements):

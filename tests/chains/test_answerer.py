@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableLambda
 from ragkit import BM25Retriever
 from ragkit.chains.answer import Answer
 from ragkit.chains.answerer import MODEL_FAILED, NOTHING_FOUND, GroundedAnswerer
+from ragkit.chains.conversation import Conversation
 from ragkit.chains.pipeline import Pipeline
 from ragkit.chains.structured import structured
 
@@ -212,6 +213,13 @@ def test_structured_output_is_checked_like_text(pipeline: Pipeline) -> None:
 def test_structured_output_that_does_not_fit_is_text(pipeline: Pipeline) -> None:
     model = Structured(says="In 1932 [1].", arguments={"statements": 7})
     assert GroundedAnswerer(pipeline=pipeline, llm=structured(model)).invoke(QUESTIONS[0]).text == "In 1932 [1]."
+
+
+def test_follow_ups_are_rewritten_by_the_model_without_its_schema(pipeline: Pipeline) -> None:
+    model = Structured(says="Who designed the bridge?", arguments={"statements": [{"text": "In 1932.", "passages": [1]}]})
+    conversation = Conversation(GroundedAnswerer(pipeline=pipeline, llm=structured(model)))
+    conversation.ask(QUESTIONS[0])
+    assert conversation.standalone("And who designed it?") == "Who designed the bridge?"
 
 
 def test_models_without_structured_output_stay_as_they_are() -> None:
