@@ -40,7 +40,8 @@ class CrossEncoderReranker(Reranker):
     device: str | None = None
     """None is a GPU where there is one."""
 
-    _loaded: Any = PrivateAttr(default=None)
+    # shared by copies, such as those that a cascade makes for each call
+    _loaded: dict[Any, Any] = PrivateAttr(default_factory=dict)
     _lock: Any = PrivateAttr(default_factory=Lock)
 
     def scores(self, tasks: Sequence[Task]) -> list[Scores]:
@@ -60,8 +61,9 @@ class CrossEncoderReranker(Reranker):
     def _model(self) -> PairModel:
         from ragkit.rerankers.pair_model import PairModel
 
+        wanted = (self.model, self.max_length, self.device)
         with self._lock:
-            if self._loaded is None:
-                self._loaded = PairModel(locate(self.model), self.max_length, self.device)
-            loaded: PairModel = self._loaded
+            if wanted not in self._loaded:
+                self._loaded[wanted] = PairModel(locate(self.model), self.max_length, self.device)
+            loaded: PairModel = self._loaded[wanted]
             return loaded

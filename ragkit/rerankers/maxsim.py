@@ -24,14 +24,16 @@ class MaxSimReranker(Reranker):
     encoder: Any = None
     """A `ColBERTEncoder`, or the folder or hub name of a model; None is the packaged all-MiniLM-L6-v2."""
 
-    _encoder: MultiVectorEncoder | None = PrivateAttr(default=None)
+    # one at most, shared by copies, such as those that a cascade makes for each call
+    _encoder: list[MultiVectorEncoder] = PrivateAttr(default_factory=list)
 
     def scores(self, tasks: Sequence[Task]) -> list[Scores]:
         """See `Reranker.scores`."""
-        if self._encoder is None:
-            self._encoder = as_multi_vector_encoder(self.encoder)
+        if not self._encoder:
+            self._encoder[:] = [as_multi_vector_encoder(self.encoder)]
+        [encoder] = self._encoder
         texts = [[passage_text(document) for document in task.documents] for task in tasks]
         distinct = list(dict.fromkeys(text for its_texts in texts for text in its_texts))
-        found = dict(zip(distinct, self._encoder.encode_documents(distinct), strict=True))
-        asked = self._encoder.encode_queries([task.query for task in tasks])
+        found = dict(zip(distinct, encoder.encode_documents(distinct), strict=True))
+        asked = encoder.encode_queries([task.query for task in tasks])
         return [maxsim(query, [found[text] for text in its_texts]) for query, its_texts in zip(asked, texts, strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 
-from ragkit import CrossEncoderReranker, InputError, provenance
+from ragkit import CascadeReranker, CrossEncoderReranker, InputError, provenance
 from ragkit.errors import RagkitError
 from ragkit.rerankers.pair_model import PairModel
 
@@ -350,3 +350,21 @@ def test_what_cannot_be_loaded_is_named(models: Any, tmp_path: Path) -> None:
 
 def test_nothing_is_loaded_for_no_documents(tmp_path: Path) -> None:
     assert CrossEncoderReranker(model=tmp_path / "missing").batch([{"documents": [], "query": "q"}]) == [[]]
+
+
+def test_a_cascade_loads_its_weights_once(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+
+    class Counted(PairModel):
+        def __init__(self, folder: Path, *rest: Any) -> None:
+            loaded.append(folder)
+            super().__init__(folder, *rest)
+
+    monkeypatch.setattr("ragkit.rerankers.pair_model.PairModel", Counted)
+    reranker = CrossEncoderReranker(model=models("bert"))
+    cascade = CascadeReranker(stages=[reranker])
+    first, second = (cascade.invoke(pair("w1", ["w2", "w3"])) for _ in range(2))
+    assert first == second
+    assert loaded == [models("bert")]
+    reranker.model_copy(update={"model": models("electra")}).invoke(pair("w1", ["w2"]))
+    assert loaded == [models("bert"), models("electra")]

@@ -12,6 +12,7 @@ from langchain_core.documents import Document
 
 from ragkit.encoders.multi_vector import ColBERTEncoder
 from ragkit.errors import InputError
+from ragkit.rerankers.cascade import CascadeReranker
 from ragkit.rerankers.maxsim import MaxSimReranker
 
 
@@ -93,3 +94,12 @@ def test_with_the_default_model() -> None:
     expected = {text: float((query @ matrix.T).max(1).sum()) for text, matrix in zip(texts, matrices, strict=True)}
     for document in found:
         assert document.metadata["relevance_score"] == pytest.approx(expected[document.page_content], abs=1e-4)
+
+
+def test_a_cascade_makes_its_encoder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("ragkit.rerankers.maxsim.as_multi_vector_encoder", lambda value: made.append(value) or WordVectors())
+    cascade = CascadeReranker(stages=[MaxSimReranker(encoder="folder")])
+    for _ in range(2):
+        cascade.compress_documents([Document("cat"), Document("dog")], "cat")
+    assert made == ["folder"]
