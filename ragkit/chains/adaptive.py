@@ -17,7 +17,7 @@ from ragkit.chains.pipeline import Pipeline
 from ragkit.chains.steps import Step, retrieval_step
 from ragkit.compressor import Outcome
 from ragkit.corpus.filters import Filter, both
-from ragkit.documents.provenance import SCORE_KEY, StageResult, provenance, with_stages
+from ragkit.documents.provenance import StageResult, provenance, score_of, with_stages
 from ragkit.errors import InputError
 from ragkit.retrievers.base import StoreRetriever
 from ragkit.retrievers.batched import BatchedRetriever
@@ -157,4 +157,4 @@ class _Choice:
 
 
 def _staged(rank: int, document: Document) -> Document:
-    return with_stages(document, StageResult(STAGE, document.metadata.get(SCORE_KEY), rank))
+    return with_stages(document, StageResult(STAGE, score_of(document), rank))

@@ -15,7 +15,7 @@ from ragkit.chains.context import Candidate, Citation, GroundedContext, Grounded
 from ragkit.chains.headers import Place, headers
 from ragkit.chains.ordering import Order, shown_order
 from ragkit.documents.model import Unit
-from ragkit.documents.provenance import SCORE_KEY, Provenance, ensure_id, passage_text, provenance
+from ragkit.documents.provenance import Provenance, ensure_id, passage_text, provenance, score_of
 from ragkit.documents.sentences import units_of
 from ragkit.documents.spans import Span, inside, join_spans, merge_units
 from ragkit.documents.tokens import Tokenizer, count_tokens
@@ -245,7 +245,7 @@ def _passage(n: int, rank: int, candidate: _Candidate, header: str) -> GroundedP
         id=str(candidate.document.id),
         source=candidate.source,
         headings=candidate.record.headings,
-        score=candidate.document.metadata.get(SCORE_KEY),
+        score=score_of(candidate.document),
         label=candidate.place.label,
         text=join_spans(candidate.text, spans),
         spans=tuple((candidate.start + start, candidate.start + end) for start, end in spans),

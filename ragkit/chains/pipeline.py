@@ -20,7 +20,7 @@ from ragkit.chains.ordering import Order
 from ragkit.chains.steps import Step, retrieval_step, stage_step
 from ragkit.compressor import Outcome
 from ragkit.corpus.filters import Filter
-from ragkit.documents.provenance import SCORE_KEY, ensure_id, place, reanchored
+from ragkit.documents.provenance import ensure_id, place, reanchored, score_of
 from ragkit.documents.tokens import RegexTokenizer, Tokenizer
 from ragkit.errors import InputError
 from ragkit.retrievers.base import StoreRetriever
@@ -261,7 +261,7 @@ class _Way:
         documents = _reanchored(self._found or [], outcome.documents) if step.foreign else outcome.documents
         self._found = [ensure_id(document) for document in documents]
         self.seen |= {str(document.id): document for document in self._found}
-        ranked = tuple(Ranked(str(document.id), document.metadata.get(SCORE_KEY)) for document in self._found)
+        ranked = tuple(Ranked(str(document.id), score_of(document)) for document in self._found)
         self.trace.append(StageTrace(step.name, seconds, self._entered, ranked, outcome.usage))
 
 

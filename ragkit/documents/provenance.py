@@ -10,6 +10,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
@@ -161,6 +162,12 @@ def with_stages(document: Document, *results: StageResult) -> Document:
         if result.score is not None:
             copy.metadata[SCORE_KEY] = result.score
     return copy
+
+
+def score_of(document: Document) -> float | None:
+    """The document's `relevance_score`, whoever gave it; None if it has none that is a number."""
+    score = document.metadata.get(SCORE_KEY)
+    return float(score) if isinstance(score, Real) else None
 
 
 def origin(record: Provenance) -> Provenance:

@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import Field, model_validator
 
 from ragkit.corpus.filters import Filter
-from ragkit.documents.provenance import SCORE_KEY, StageResult, ensure_id, provenance, with_provenance, with_stages
+from ragkit.documents.provenance import SCORE_KEY, StageResult, ensure_id, provenance, score_of, with_provenance, with_stages
 from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking
 from ragkit.retrievers.batched import BatchedRetriever, Results
@@ -102,7 +101,7 @@ class FusedRetriever(BatchedRetriever):
                 _check_scores(retriever, own)
             for rank, document in enumerate(own, 1):
                 copies.setdefault(str(document.id), []).append(_recorded(retriever, document, rank))
-            rankings.append((own, [_score(document) for document in own]))
+            rankings.append((own, [score_of(document) for document in own]))
         places = {id_: place for place, id_ in enumerate(copies)}
         sources = [
             Ranking(np.array([places[str(d.id)] for d in own], np.int64), np.array([s or 0.0 for s in scores], np.float64))
@@ -130,13 +129,8 @@ def _distinct(documents: Sequence[Document]) -> list[Document]:
     return list(first.values())
 
 
-def _score(document: Document) -> float | None:
-    score = document.metadata.get(SCORE_KEY)
-    return float(score) if isinstance(score, Real) else None
-
-
 def _check_scores(retriever: BaseRetriever, documents: Sequence[Document]) -> None:
-    scores = [_score(document) for document in documents]
+    scores = [score_of(document) for document in documents]
     if None in scores:
         raise InputError(f"fusion: {retriever.get_name()} gives documents without a {SCORE_KEY}; use fusion='rrf'")
     if not all(score is None or math.isfinite(score) for score in scores):
@@ -147,7 +141,7 @@ def _recorded(retriever: BaseRetriever, document: Document, rank: int) -> Docume
     """The document with its place in this retriever's ranking, which ragkit's own have noted already."""
     if isinstance(retriever, BatchedRetriever):
         return document
-    return with_stages(document, StageResult(retriever.get_name(), _score(document), rank))
+    return with_stages(document, StageResult(retriever.get_name(), score_of(document), rank))
 
 
 def _merged(copies: Sequence[Document]) -> Document:

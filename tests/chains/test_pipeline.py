@@ -1,6 +1,7 @@
 """Pipelines: composition, k, traces, batches, async, foreign parts, callbacks."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,6 +130,19 @@ def test_foreign_retriever_and_compressor(pruner: ExtractivePruner) -> None:
     assert len(context.passages) == 2
     with pytest.raises(InputError, match="filter"):
         pipeline.ground("red", filter={"n": 1})
+
+
+@pytest.mark.parametrize(("given", "score"), [(np.float32(0.5), 0.5), ("high", None), (1, 1.0)])
+def test_the_scores_of_foreign_stages_are_plain_numbers(store: Store, given: Any, score: Any) -> None:
+    class Scorer(BaseDocumentCompressor):
+        def compress_documents(self, documents: Any, query: str, callbacks: Any = None) -> Any:
+            return [document.model_copy(update={"metadata": {"relevance_score": given}}) for document in documents]
+
+    context = (BM25Retriever(store=store) >> Scorer()).ground("apple")
+    assert {passage.score for passage in context.passages} == {score}
+    found = json.loads(json.dumps(context.to_json()))
+    assert {ranked[1] for ranked in found["trace"][-1]["results"]} == {score}
+    assert "apple" in context.to_html()
 
 
 def test_filter_and_budget_reach_their_stage(store: Store) -> None:
@@ -274,6 +288,26 @@ async def test_one_failing_question_fails_alone_in_a_pipeline(store: Store) -> N
     for ask in (pipeline.invoke, pipeline.ground):
         with pytest.raises(ValueError, match="broken"):
             ask("bad")
+
+
+async def test_a_callback_that_fails_leaves_no_run_open(store: Store) -> None:
+    class Strict(Recorder):
+        raise_error = True
+
+        def on_retriever_start(self, serialized: Any, query: str, **kwargs: Any) -> None:
+            if query == "bad":
+                raise ValueError("no more")
+            super().on_retriever_start(serialized, query, **kwargs)
+
+        def on_retriever_error(self, error: BaseException, **kwargs: Any) -> None:
+            self.errors.append(str(error))
+
+    retriever = BM25Retriever(store=store)
+    one, other = Strict(), Strict()
+    results = retriever.batch(["apple", "bad"], {"callbacks": [one]}, return_exceptions=True)
+    await retriever.abatch(["apple", "bad"], {"callbacks": [other]}, return_exceptions=True)
+    assert [str(result) for result in results] == ["no more", "no more"]
+    assert one.errors == other.errors == ["no more"]
 
 
 async def test_a_cancelled_batch_closes_its_runs(store: Store) -> None:
