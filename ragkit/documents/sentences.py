@@ -15,10 +15,11 @@ from ragkit.documents.model import Block, Unit
 from ragkit.documents.provenance import passage_text, provenance
 
 _ITEM_MARKER = re.compile(r"[>\s]*(?:[-*+•]|#\.|\(?(?:\d{1,9}|[A-Za-z])[.)])\s+")
-# the sentence splitter takes quadratic time on some long texts, and panics on white space outside of ASCII after an initial
+# the sentence splitter takes quadratic time on some long texts, no lone surrogates, and panics on white space outside of ASCII
+# after an initial
 _WINDOW = 10_000
 _LONGEST_REMEMBERED = 10_000
-_RARE_WHITE = re.compile(r"[^\S\r\n\t ]")
+_RARE_WHITE = re.compile("[^\\S\r\n\t ]|[\ud800-\udfff]")
 
 
 def units(text: str, blocks: Iterable[Block], language: str = "en") -> tuple[Unit, ...]:

@@ -20,7 +20,7 @@ from ragkit.encoders.folder import digest, locate, model_name
 from ragkit.encoders.model_files import read_json
 from ragkit.encoders.multi_vector_folder import TokenModel, read_token_model
 from ragkit.encoders.token_pooling import pool_tokens
-from ragkit.encoders.wordpieces import WordPieces, read_tokenizer
+from ragkit.encoders.wordpieces import WordPieces, encodable, read_tokenizer
 from ragkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class ColBERTEncoder:
         Not the first: some tokenizers begin a token with the space before it.
         """
         prompt = self._model.document_prompt
-        encodings = self._tokenizer.encode_batch([prompt + text for text in texts], add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch([encodable(prompt + text) for text in texts], add_special_tokens=False)
         return [[max(start, end - 1) - len(prompt) for start, end in encoding.offsets] for encoding in encodings]
 
     def _read(self, rows: Sequence[Row], owners: Sequence[int], count: int, progress: Progress | None) -> list[Vectors]:

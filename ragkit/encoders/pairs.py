@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragkit.encoders.wordpieces import WordPieces, read_tokenizer
+from ragkit.encoders.wordpieces import WordPieces, encodable, read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 _log = logging.getLogger(__name__)
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class PairTokenizer:
@@ -42,7 +40,7 @@ class PairTokenizer:
         """The questions as they are, but one that would leave its text less than half of a run is cut, with a warning."""
         distinct = list(dict.fromkeys(questions))
         shortened = {}
-        for question, starts in zip(distinct, self._pieces.starts([*map(_encodable, distinct)]), strict=True):
+        for question, starts in zip(distinct, self._pieces.starts(distinct), strict=True):
             shortened[question] = question
             if len(starts) > self._question_length:
                 _log.warning("question of %d tokens cut to %d for %s", len(starts), self._question_length, self._purpose)
@@ -51,10 +49,5 @@ class PairTokenizer:
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[list[Encoding]]:
         """The runs of each pair, in order; the questions are those that `cut` gave. Offsets count characters of the pair."""
-        encodings = self._tokenizer.encode_batch([(_encodable(question), _encodable(text)) for question, text in pairs])
+        encodings = self._tokenizer.encode_batch([(encodable(question), encodable(text)) for question, text in pairs])
         return [[encoding, *encoding.overflowing] for encoding in encodings]
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates, which no tokenizer takes, become replacement characters; every character keeps its place."""
-    return _SURROGATES.sub("\ufffd", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNKNOWN = 100  # a longer "word" (base64, say) is one unknown token to many models; counted as one token it would cost nothing
 
 
@@ -53,7 +55,7 @@ class WordPieces:
 
     def starts(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character offset of the start of each token, for each text; special tokens are left out."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch([*map(encodable, texts)], add_special_tokens=False)
         return [
             np.fromiter((at for start, end in e.offsets for at in range(start, max(end, start + 1), _UNKNOWN)), np.int64)
             for e in encodings
@@ -61,7 +63,7 @@ class WordPieces:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [e.ids for e in self._tokenizer.encode_batch_fast([*map(encodable, texts)], add_special_tokens=False)]
 
     def split_prompt(self, texts: Sequence[str], prompt: str) -> list[tuple[list[int], list[int]]]:
         """Token ids of each text behind a prompt: those that are the prompt's, and the rest.
@@ -74,6 +76,11 @@ class WordPieces:
             shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, ids, strict=False)))
             split.append((ids[:shared], ids[shared:]))
         return split
+
+
+def encodable(text: str) -> str:
+    """Lone surrogates, which no tokenizer takes, become replacement characters; every character keeps its place."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:

@@ -141,6 +141,11 @@ async def test_async(tiny: Path) -> None:
     np.testing.assert_allclose(await encoder.aencode_queries(["w1 w2"]), encoder.encode_queries(["w1 w2"]), atol=1e-6)
 
 
+def test_lone_surrogates_are_unknown_characters(tiny: Path) -> None:
+    encoder = DenseEncoder(tiny)
+    np.testing.assert_array_equal(encoder.encode_queries(["w1 \ud800 w2"]), encoder.encode_queries(["w1 \ufffd w2"]))
+
+
 def test_token_starts(tiny: Path) -> None:
     texts = ["w1  w2, w3", "", " w4", sentence(30)]
     starts = DenseEncoder(tiny).tokenizer.starts(texts)

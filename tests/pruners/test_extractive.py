@@ -186,6 +186,12 @@ def test_what_an_encoder_fails_on_is_kept_whole(make_encoder: Any, caplog: pytes
     assert "kept" in caplog.text
 
 
+def test_lone_surrogates_stay_where_they_are() -> None:
+    text = "The apple \udce9 fell. Nothing else."
+    [kept] = ExtractivePruner(scorer="bm25").compress_documents(documents([text]), "apple \ud800")
+    assert kept.page_content == "The apple \udce9 fell."
+
+
 def test_hybrid_is_the_mean_of_the_other_two(make_encoder: Any) -> None:
     def scores(scorer: Any) -> Any:
         pruner = ExtractivePruner(scorer=scorer, encoder=make_encoder(), drop_empty=False)
