@@ -68,12 +68,12 @@ def _walk(folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -
         return
     rules = [*rules[:-1], (folder, _ignore_file(folder)), rules[-1]]
     for entry in entries:
-        is_folder = entry.is_dir()
+        is_folder = os.path.isdir(entry.path)  # that of the entry raises for a link to itself
         if entry.name.startswith(".") or _ignored(entry.path, is_folder, rules):
             continue
         if is_folder:
             yield from _walk(entry.path, rules, seen)
-        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or not os.path.exists(entry.path)):
+        elif entry.name.lower().endswith(SUFFIXES) and (os.path.isfile(entry.path) or not os.path.exists(entry.path)):
             yield entry.path
 
 

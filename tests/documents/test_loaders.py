@@ -250,6 +250,14 @@ def test_links(tmp_path):
     assert reason(tmp_path / "gone.md") == "no such file"
 
 
+def test_links_to_themselves_end_nothing(tmp_path):
+    write(tmp_path / "x.md", "x")
+    for name in ("loop", "loop.md"):
+        (tmp_path / name).symlink_to(name)
+    assert found(tmp_path) == ["loop.md", "x.md"]
+    assert "symbolic links" in reason(tmp_path / "loop.md")
+
+
 def test_a_path_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.md"):
         list(find_files([tmp_path / "nothing.md"]))
