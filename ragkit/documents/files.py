@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +26,14 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
     Folders are searched for files with one of `SUFFIXES`; hidden ones are left out, as is what `.gitignore` and
     `.ragkitignore` files inside the folder name. `exclude` takes patterns in the same style and applies to everything. A file
     named itself is taken whatever its suffix. What cannot be opened is listed too, so that loading it tells why. Raises
-    `InputError` for a path that does not exist.
+    `InputError` for a path that does not exist, or a pattern that is none.
     """
     from pathspec import GitIgnoreSpec
 
+    exclude = list(exclude)
+    for pattern in exclude:
+        if not _has_meaning(pattern):
+            raise InputError(f"exclude: {pattern!r} is no pattern; write it as in a .gitignore file")
     excluded = GitIgnoreSpec.from_lines(exclude)
     seen: set[str] = set()
     paths = check_paths(paths)
@@ -85,8 +90,19 @@ def _ignore_file(folder: str) -> GitIgnoreSpec:
         path = os.path.join(folder, name)
         if os.path.isfile(path) and os.access(path, os.R_OK):
             with open(path, encoding="utf-8-sig", errors="replace") as file:
-                lines.extend(file.read().splitlines())
+                lines.extend(filter(_has_meaning, file.read().splitlines()))
     return GitIgnoreSpec.from_lines(lines)
+
+
+def _has_meaning(pattern: str) -> bool:
+    """Whether it can be read as a line of `.gitignore`; git takes one that cannot, such as `!`, to match nothing."""
+    from pathspec import GitIgnoreSpec
+
+    try:
+        GitIgnoreSpec.from_lines([pattern])
+    except (ValueError, re.error):
+        return False
+    return True
 
 
 def _ignored(path: str, is_folder: bool, rules: list[tuple[str, GitIgnoreSpec]]) -> bool:

@@ -258,6 +258,16 @@ def test_links_to_themselves_end_nothing(tmp_path):
     assert "symbolic links" in reason(tmp_path / "loop.md")
 
 
+@pytest.mark.parametrize("pattern", ["!", "x\\", "[z-a]"])
+def test_lines_that_are_no_pattern(tmp_path, pattern):
+    write(tmp_path / "x.md", "x")
+    write(tmp_path / "y.md", "y")
+    write(tmp_path / ".gitignore", f"{pattern}\ny.md\n")
+    assert found(tmp_path) == ["x.md"]
+    with pytest.raises(InputError, match=r"exclude: .*gitignore"):
+        found(tmp_path, exclude=[pattern])
+
+
 def test_a_path_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.md"):
         list(find_files([tmp_path / "nothing.md"]))
