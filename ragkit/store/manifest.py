@@ -52,7 +52,9 @@ def read_manifest(directory: Path) -> Manifest:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise StoreError(f"no index at {directory}; build one with: ragkit index PATH --out {directory}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:  # nothing is known to be wrong with what is there
+        raise StoreError(f"cannot read {path}: {error.strerror}; name an index directory that may be read") from error
+    except ValueError as error:
         raise StoreError(f"{path} is damaged ({error}); delete {directory} and index again") from error
     version = data.get("format") if isinstance(data, dict) else None
     if version != FORMAT:

@@ -138,6 +138,15 @@ def test_no_index(tmp_path: Path) -> None:
             Store.open(place)
 
 
+def test_what_cannot_be_read_is_not_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("x")
+    (tmp_path / "folder" / "manifest.json").mkdir(parents=True)
+    for name in ("notes.md", "folder"):
+        with pytest.raises(StoreError, match="cannot read") as caught:
+            Store.open(tmp_path / name)
+        assert "delete" not in str(caught.value)
+
+
 def test_interrupted_first_run_can_be_repeated(tmp_path: Path, make_encoder: Any) -> None:
     path = tmp_path / "index"
     Store.create(path, bm25_and_dense(make_encoder())).close()
