@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+
+_KEPT = "\n\t\u200c\u200d"
 
 
 def place(source: str, line: int | None, page: int | None) -> str:
@@ -22,5 +25,5 @@ def short(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Without control characters, which could rewrite the terminal."""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+    """Without control characters, which could rewrite the terminal; spaces of every width and joiners of letters stay."""
+    return "".join(char for char in text if char in _KEPT or char.isprintable() or unicodedata.category(char) == "Zs")
