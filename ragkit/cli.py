@@ -414,7 +414,8 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    # the name of a file may hold lone surrogates, for which JSON has the same escapes as Python
+    typer.echo(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _print_report(report: IndexReport, place: str) -> None:

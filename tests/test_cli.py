@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -71,6 +72,17 @@ def test_names_of_sources_cannot_rewrite_the_terminal(tmp_path: Path, make_encod
     (tmp_path / "docs" / "cars\a\u009b.txt").write_text("Cars have four wheels.")
     assert ragkit("index", tmp_path / "docs", "--out", tmp_path / "index").code == 0
     assert ragkit("source", tmp_path / "index").out == f"{tmp_path / 'docs' / 'cars.txt'}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files must be UTF-8 elsewhere")
+def test_names_that_are_not_utf8_are_told_in_json(tmp_path: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragkit.encoders.factory._default", make_encoder)
+    (tmp_path / "docs").mkdir()
+    odd = os.path.join(os.fsencode(tmp_path / "docs"), b"odd\xff.txt")
+    with open(odd, "w") as file:
+        file.write("Cars have four wheels.")
+    [skipped] = answer("index", tmp_path / "docs", "--out", tmp_path / "index")["skipped"]
+    assert os.fsencode(skipped["path"]) == odd
 
 
 def test_index_again_does_nothing(folder: Path, index: Path) -> None:
