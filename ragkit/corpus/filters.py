@@ -106,10 +106,16 @@ def _join(word: str, parts: Sequence[Condition]) -> Condition:
     """All of the parts, or one of them; of none all hold."""
     empty = "true" if word == "AND" else "false"
     return Condition(
-        f"({f' {word} '.join(part.sql for part in parts)})" if parts else empty,
+        _halved(word, [part.sql for part in parts]) if parts else empty,
         [parameter for part in parts for parameter in part.parameters],
         [field for part in parts for field in part.fields],
     )
+
+
+def _halved(word: str, tests: Sequence[str]) -> str:
+    """The tests in a tree of brackets, not in a chain: SQLite takes no expression that is deeper than 1000."""
+    middle = len(tests) // 2
+    return f"({_halved(word, tests[:middle])} {word} {_halved(word, tests[middle:])})" if middle else tests[0]
 
 
 def _negate(condition: Condition) -> Condition:

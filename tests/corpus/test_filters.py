@@ -136,3 +136,9 @@ def test_thousands_of_values() -> None:
     corpus = corpus_of({"a": 7}, {"a": "7"}, {"a": 70_000}, {"b": 1})
     assert corpus.allowed({"a": {"$in": list(range(5_000))}}).tolist() == [0]
     assert corpus.allowed({"a": {"$nin": [str(n) for n in range(5_000)]}}).tolist() == [0, 2, 3]
+
+
+def test_thousands_of_conditions() -> None:
+    corpus = corpus_of({"a": 7}, {"a": 8}, {"a": 70_000})
+    assert corpus.allowed({"$or": [{"a": n} for n in range(3_000)]}).tolist() == [0, 1]
+    assert corpus.allowed({"$and": [{"a": {"$ne": n}} for n in range(8, 3_000)]}).tolist() == [0, 2]
