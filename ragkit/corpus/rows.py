@@ -50,13 +50,14 @@ def to_row(document: Document) -> Row:
     """The row of a document that has an id. Raises `InputError` for text or metadata that would not come back exactly."""
     record = provenance(document)
     text = document.page_content if record.passage is None else record.passage
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"document {document.id!r}: page_content holds a lone surrogate at character {error.start}; "
-            "decode the text with errors='replace'"
-        ) from None
+    for field, value in (("page_content", text), ("id", str(document.id))):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"document {document.id!r}: {field} holds a lone surrogate at character {error.start}; "
+                "decode the text with errors='replace'"
+            ) from None
     # a score that a stage gave is no metadata of the user's
     ours = {KEY, SCORE_KEY} if record.stages else {KEY}
     place = origin(record)
@@ -90,7 +91,7 @@ def _exact_json(metadata: dict[str, Any], id_: str | None) -> str:
     for field, value in metadata.items():
         try:
             exact = isinstance(field, str) and json.loads(json.dumps(value, allow_nan=False)) == value
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             exact = False
         if not exact:
             raise InputError(

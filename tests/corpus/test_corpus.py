@@ -108,15 +108,24 @@ def test_documents_without_id_get_one_from_text_and_metadata() -> None:
     assert all(document.id for document in corpus.documents(corpus.all_positions()))
 
 
-@pytest.mark.parametrize("value", [(1, 2), {1: "x"}, float("nan"), {1, 2}, b"x", object()])
+DEEP: list[Any] = []
+for _ in range(5_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "value", [(1, 2), {1: "x"}, float("nan"), {1, 2}, b"x", object(), DEEP], ids=lambda value: type(value).__name__
+)
 def test_metadata_that_json_would_change_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match=r"'a'.*'odd'"):
         Corpus(None, 1).plan([doc("a", "text", odd=value)])
 
 
 def test_lone_surrogate_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"'a'.*surrogate at character 2"):
+    with pytest.raises(InputError, match=r"'a'.*page_content.*surrogate at character 2"):
         Corpus(None, 1).plan([doc("a", "ab\ud800")])
+    with pytest.raises(InputError, match=r"id holds a lone surrogate at character 0"):
+        Corpus(None, 1).plan([doc("\ud800", "ab")])
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3))
