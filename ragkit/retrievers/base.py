@@ -18,7 +18,7 @@ from ragkit.engines.opening import create_store, open_store
 from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking, empty_ranking
 from ragkit.retrievers.batched import BatchedRetriever, Results
-from ragkit.store.base import BaseSnapshot, BaseStore
+from ragkit.store.base import BaseSnapshot, BaseStore, check_ids
 from ragkit.store.store import Store
 from ragkit.store.text_index import TextIndex
 
@@ -122,6 +122,7 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """Documents by id, as they were given; unknown ids are left out."""
+        check_ids(ids)
         return self.store.read(lambda snapshot: snapshot.get(ids))
 
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:

@@ -31,6 +31,12 @@ DENSE, LEXICAL = "dense", "lexical"
 """What the settings of an index have as `kind` if it holds one vector of a dense encoder for a passage, and if it is BM25's."""
 
 
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise `InputError` for one id where several are taken: its characters would be looked for."""
+    if isinstance(ids, str):
+        raise InputError(f"ids: must be a list of ids, not one string; give [{ids!r}]")
+
+
 class BaseSnapshot(ABC):
     """One state of a store: what a search runs on from its first to its last step. Safe to use from several threads.
 
@@ -264,7 +270,11 @@ class BaseStore(ABC):
             return draft.upsert(documents, progress)
 
     def delete(self, ids: Sequence[str]) -> list[str]:
-        """Forget passages by id, published when this returns; returns the ids that were there."""
+        """Forget passages by id, published when this returns; returns the ids that were there.
+
+        Raises `InputError` for a single string.
+        """
+        check_ids(ids)
         with self.write() as draft:
             return draft.delete(ids)
 

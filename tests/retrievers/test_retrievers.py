@@ -150,6 +150,14 @@ def test_upsert_and_delete_are_seen_at_once(store: Store) -> None:
     assert "0" not in ids(DenseRetriever(store=store).invoke("zebra", k=10))
 
 
+def test_one_string_is_no_list_of_ids(store: Store) -> None:
+    retriever = BM25Retriever(store=store)
+    for ask in (retriever.get, retriever.delete, store.delete):
+        with pytest.raises(InputError, match=r"ids: .*\['12'\]"):
+            ask("12")  # type: ignore[arg-type]
+    assert len(retriever.get(["1", "2"])) == 2
+
+
 class Recorder(BaseCallbackHandler):
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
