@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import accumulate
 from typing import NamedTuple
 
 from ragkit.documents.lines import BOM
@@ -19,6 +22,7 @@ _BLOCKS = re.compile(
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _GROUPS = ("table", "ul", "ol", "dl")
 _WHITE = re.compile(r"\s+")
+_SOLID = re.compile(rf"[^\s{BOM}]+")
 _BREAK = re.compile(r" *\n *")
 
 
@@ -67,7 +71,9 @@ class _Reader(HTMLParser):
         self._group = -1
         self._buffer: list[str] = []
         self._cells: list[str] | None = None
-        self._line = 0
+        self._lines: list[tuple[int, int]] = []
+        """How many characters of the block, white space aside, come before a line of the file that has some, and its number."""
+        self._solid = 0
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:
         """Read `<![...` as browsers do; the inherited method raises on unknown sections."""
@@ -106,16 +112,17 @@ class _Reader(HTMLParser):
             return
         if self._hidden:
             return
-        if not self._line and (words := data.lstrip()):
-            self._line = self.getpos()[0] + data.count("\n", 0, len(data) - len(words))
+        for line, words in enumerate(data.split("\n"), self.getpos()[0]):
+            if size := len("".join(words.replace(BOM, " ").split())):
+                self._lines.append((self._solid, line))
+                self._solid += size
         self._buffer.append(data if self._verbatim() else _WHITE.sub(" ", data))
 
     def flush(self) -> None:
         """End the block that is being read, if it has any words."""
-        text = self._block_text()
-        if text:
-            self._emit(text)
-        self._buffer, self._cells, self._line = [], None, 0
+        if self._lines:
+            self._emit(self._block_text())
+        self._buffer, self._cells, self._lines, self._solid = [], None, [], 0
 
     def _boundary(self, tag: str) -> None:
         if tag in ("tr", "table") or (_BLOCKS.fullmatch(tag) and not self._count["tr"]):
@@ -155,7 +162,22 @@ class _Reader(HTMLParser):
         self.parts.append(text)
         title = text.rstrip("¶# ").replace("\n", " ") if kind == "heading" else ""
         self.blocks.append(Block(start, self._length, kind, level, self._group, title))
-        self.lines.append(Mark(start, self._line))
+        self.lines.append(Mark(start, self._lines[0][1]))
+        if kind != "row":  # which has bars between its cells, and no line breaks
+            self.lines += [Mark(start + offset, line) for offset, line in self._jumps(text)]
+
+    def _jumps(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where in the block's text another line of the file begins than its line breaks tell, and which."""
+        runs = [run.span() for run in _SOLID.finditer(text)]
+        before = list(accumulate((end - start for start, end in runs), initial=0))
+        at, told = 0, self._lines[0][1]
+        for count, line in self._lines:
+            run = bisect_right(before, count) - 1
+            offset = runs[run][0] + count - before[run]
+            told += text.count("\n", at, offset)
+            if line != told:
+                yield offset, line
+            at, told = offset, line
 
     def _kind(self) -> tuple[Kind, int]:
         if self._count["tr"]:

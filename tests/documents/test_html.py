@@ -1,10 +1,12 @@
 """HTML pages to text, blocks and lines."""
 
+import re
 import time
 
 import pytest
 
 from ragkit.documents.html import read_html
+from ragkit.documents.provenance import Provenance
 
 
 def shown(markup):
@@ -35,7 +37,26 @@ y</pre>
     assert groups[2] == groups[3] == groups[4] == groups[5]
     assert groups[7] == groups[8]
     assert len(set(groups)) == 6
-    assert [mark.number for mark in page.lines] == [3, 4, 6, 6, 6, 6, 8, 11, 11, 12]
+    starts = {block.start for block in page.blocks}
+    assert [mark.number for mark in page.lines if mark.offset in starts] == [3, 4, 6, 6, 6, 6, 8, 11, 11, 12]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<p>w1<br>w1<br/>w1 <b>w1</b><br>\nw2<br>w2 w2</p>",
+        "<p>w1\nw2 <i>\nw3</i>w3\n\n<br>w5\n</p>\n<ul>\n<li>w8\nw9",
+        "<h1>\nw2\nw3</h1> w3<hr>w3\nw4<nav>\n\n</nav>w6",
+        "<pre>\n\n  w3\nw4<br>w4\n\n w6</pre>w6\n\ufeff\nw8",
+    ],
+)
+def test_every_word_leads_to_its_line(markup, end):
+    page = read_html(markup.replace("\n", end))
+    record = Provenance(lines=page.lines)
+    words = list(re.finditer(r"w(\d)", page.text))
+    assert len(words) == len(re.findall(r"w\d", markup))
+    assert [record.line(word.start(), page.text) for word in words] == [int(word[1]) for word in words]
 
 
 @pytest.mark.parametrize(
