@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,8 @@ class Corpus:
                     check_same_thread=False,
                     isolation_level=None,
                 )
+            # the cache of a connection refers back to it: without this it would stay open until a full garbage collection
+            weakref.finalize(self, self._db.close)
             self._trigrams = Trigrams(self._db)
             if path is None or writable:
                 self._db.executescript(_SCHEMA)

@@ -1,5 +1,6 @@
 """The corpus against a dictionary, and its generations against each other."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,15 @@ def test_sources_are_replaced_per_file() -> None:
     assert corpus.source_text("f#1") is None
     assert corpus.sources() == ["f#2"]
     assert corpus.file_digests() == {"f": "d2"}
+
+
+def test_a_corpus_that_nobody_holds_is_closed(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path / "corpus.sqlite", 1, writable=True)
+    connection = corpus._db
+    assert len(corpus) == 0
+    del corpus
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 def test_not_a_database(tmp_path: Path) -> None:
