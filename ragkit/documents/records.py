@@ -130,11 +130,14 @@ def _own_id(record: _Record) -> str | None:
 
 
 def _label(record: _Record, ids: Counter[str | None]) -> str:
-    """The record's own id if no other record has it, else its number, set apart from an id that looks the same."""
+    """The record's own id if no other record has it, else its number, set apart from ids that look the same."""
     own = _own_id(record)
     if own is not None and ids[own] == 1:
         return own
-    return f"@{record.number}" if str(record.number) in ids else str(record.number)
+    label = str(record.number)
+    while label in ids:
+        label = f"@{label}"
+    return label
 
 
 def _source(record: _Record, name: str, label: str, text_field: str, by_line: bool) -> Source:

@@ -187,6 +187,9 @@ def test_names_of_records_are_unique(tmp_path):
     records = [{"id": "2", "text": "a"}, {"text": "b"}, {"id": 1.5, "text": "c"}]
     sources, _ = load(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, records))))
     assert [source.name.rpartition("#")[2] for source in sources] == ["2", "@2", "3"]
+    records = [{"id": "@3", "text": "a"}, {"id": "3", "text": "a"}, {"text": "a"}]
+    sources, _ = load(write(tmp_path / "b.jsonl", "\n".join(map(json.dumps, records))))
+    assert [source.name.rpartition("#")[2] for source in sources] == ["@3", "3", "@@3"]
 
 
 def test_load_is_read_and_load_bytes(tmp_path):
