@@ -109,7 +109,8 @@ def _lines(text: str, spans: Sequence[Span]) -> Mapping[Span, list[Span]]:
         while at < end:
             stop = text.find("\n", at)
             stop = len(text) if stop < 0 else stop
-            lines.setdefault((at, stop), []).append((max(at, start), min(stop, end)))
+            last = stop - text.endswith("\r", at, stop)
+            lines.setdefault((at, last), []).append((max(at, start), min(last, end)))
             at = stop + 1
     return lines
 

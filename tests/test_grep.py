@@ -82,6 +82,11 @@ def test_every_match_is_a_slice_of_its_source(index: Path) -> None:
             assert hit["text"] in hit["context"]
 
 
+def test_lines_come_without_their_breaks(index: Path) -> None:
+    [hit] = found(index, "# Fruit")["hits"]
+    assert hit["context"] == "# Fruit"
+
+
 def test_text_that_passages_share_is_reported_once(index: Path) -> None:
     answer = found(index, "-E", r"E-\d+")
     assert [hit["text"] for hit in answer["hits"]] == ["E-17", "E-17", "E-18", *(f"E-{n}" for n in range(100, 160))]
