@@ -93,7 +93,11 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
             settled = self._settled_all(contexts)
             asking = [at for at, answer in enumerate(settled) if answer is None]
             prompts = [self._prompt(contexts[at]) for at in asking]
-            replies = self.llm.batch(prompts, [configs[at] for at in asking], return_exceptions=True) if asking else []
+            replies: Sequence[Any]
+            try:
+                replies = self.llm.batch(prompts, [configs[at] for at in asking], return_exceptions=True) if asking else []
+            except Exception as error:  # a batch of a model's own may fail as a whole
+                replies = [error] * len(asking)
             return self._answers(contexts, settled, replies)
 
         return run_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
@@ -111,7 +115,11 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
             settled = await asyncio.to_thread(self._settled_all, contexts)
             asking = [at for at, answer in enumerate(settled) if answer is None]
             prompts = [self._prompt(contexts[at]) for at in asking]
-            replies = await self.llm.abatch(prompts, [configs[at] for at in asking], return_exceptions=True) if asking else []
+            replies: Sequence[Any]
+            try:
+                replies = await self.llm.abatch(prompts, [configs[at] for at in asking], return_exceptions=True) if asking else []
+            except Exception as error:
+                replies = [error] * len(asking)
             return await asyncio.to_thread(self._answers, contexts, settled, replies)
 
         return await arun_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)

@@ -157,6 +157,20 @@ def test_a_batch_keeps_its_order_and_its_failures_apart(pipeline: Pipeline) -> N
     assert answerer.batch([]) == []
 
 
+def test_a_model_whose_batch_fails_as_a_whole_leaves_the_sentences(pipeline: Pipeline) -> None:
+    class Whole(RunnableLambda[Any, Any]):
+        def batch(self, *args: Any, **kwargs: Any) -> Any:
+            raise TimeoutError("too slow")
+
+        async def abatch(self, *args: Any, **kwargs: Any) -> Any:
+            raise TimeoutError("too slow")
+
+    answerer = GroundedAnswerer(pipeline=pipeline, llm=Whole(lambda prompt: "In 1932 [1]."))
+    for answers in (answerer.batch(QUESTIONS), asyncio.run(answerer.abatch(QUESTIONS))):
+        assert [answer.problems for answer in answers] == [(MODEL_FAILED,), (MODEL_FAILED,), ()]
+        assert "The bridge was built in 1932. [1]" in answers[0].text
+
+
 class _Names(BaseCallbackHandler):
     def __init__(self) -> None:
         self.names: list[str] = []
