@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from langchain_core.documents import BaseDocumentCompressor
+from langchain_core.retrievers import BaseRetriever
 
 from ragkit.chains.context import GroundedContext, StageTrace
 from ragkit.chains.pipeline import Pipeline
@@ -21,6 +22,7 @@ from ragkit.evaluation.finished import Finished
 from ragkit.provence.stage import ProvenceStage
 from ragkit.pruners.base import Pruner
 from ragkit.rerankers.base import Reranker
+from ragkit.rerankers.cascade import CascadeReranker
 
 Kind = Literal["retrieve", "rerank", "prune", "other"]
 Progress = Callable[[int, int], None]
@@ -191,7 +193,7 @@ def _ask(system: System, texts: Mapping[str, str], timed: bool) -> dict[str, dic
     contexts: list[tuple[GroundedContext, bool]] = []
     if timed:
         for text in texts.values():
-            _forget(pipeline.stages)
+            _forget(pipeline)
             recalled = system.recalled()
             context = pipeline.ground(text)
             contexts.append((context, system.recalled() == recalled))
@@ -200,11 +202,15 @@ def _ask(system: System, texts: Mapping[str, str], timed: bool) -> dict[str, dic
     return {id_: _traced(pipeline, *its).to_json() for id_, its in zip(texts, contexts, strict=True)}
 
 
-def _forget(stages: Sequence[BaseDocumentCompressor]) -> None:
+def _forget(part: BaseRetriever | BaseDocumentCompressor) -> None:
     """Make models judge anew what they have judged for another system, so that it costs what it costs."""
-    for stage in stages:
-        if isinstance(stage, ProvenceStage):
-            stage.provence().forget()
+    if isinstance(part, ProvenceStage):
+        part.provence().forget()
+    if isinstance(part, Pipeline):
+        _forget(part.retriever)
+    if isinstance(part, Pipeline | CascadeReranker):
+        for stage in part.stages:
+            _forget(stage)
 
 
 def _kind(stage: BaseDocumentCompressor) -> Kind:

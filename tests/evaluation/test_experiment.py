@@ -23,6 +23,7 @@ from ragkit.evaluation.summary import as_json, differences, summarise
 from ragkit.pruners.extractive import ExtractivePruner
 from ragkit.pruners.provence import ProvencePruner
 from ragkit.rerankers.base import Reranker
+from ragkit.rerankers.cascade import CascadeReranker
 from ragkit.rerankers.provence import ProvenceReranker
 from ragkit.retrievers.bm25 import BM25Retriever
 
@@ -110,12 +111,25 @@ def test_a_sample_is_asked_alone_and_timed(tiny: Collection) -> None:
     assert [traced.seconds is None for traced in run.traced.values()] == [True, True, False, False, False]
 
 
-def test_no_system_profits_from_what_a_model_said_to_another(tiny: Collection, make_provence: Any, make_network: Any) -> None:
+@pytest.mark.parametrize("where", ["stage", "cascade", "pipeline"])
+def test_no_system_profits_from_what_a_model_said_to_another(
+    tiny: Collection, make_provence: Any, make_network: Any, where: str
+) -> None:
     network = make_network()
     model = make_provence(network)
-    pipelines = {
-        name: Pipeline(retriever=bm25(tiny)) >> ProvenceReranker(model=model) >> ProvencePruner(model=model) for name in "ab"
-    }
+
+    def pipeline() -> Pipeline:
+        reranker, first = ProvenceReranker(model=model), Pipeline(retriever=bm25(tiny))
+        if where == "pipeline":
+            return Pipeline(retriever=first >> reranker)
+        # a pruner at the end of each would see to it in any case
+        return (
+            first >> CascadeReranker(stages=[reranker])
+            if where == "cascade"
+            else first >> reranker >> ProvencePruner(model=model)
+        )
+
+    pipelines = {name: pipeline() for name in "ab"}
     run_systems({"q1": tiny.queries["q1"]}, systems(tiny, **pipelines), alone=1)
     found = len(bm25(tiny).invoke(tiny.queries["q1"]))
     # the first warms up and is asked, the second is asked, having warmed up on what was known; the pruners ask for nothing new
