@@ -32,11 +32,11 @@ class WindowBudget:
     provider's own counter is not asked, since that may take a request over the network.
     """
 
-    def __init__(self, model: BaseChatModel, window: int, prompt: Prompt) -> None:
-        """`window` in tokens of the model; `window_budget` finds it."""
+    def __init__(self, model: BaseChatModel, window: int, prompt: Prompt, answer: Any = None) -> None:
+        """`window` in tokens of the model; `window_budget` finds it. `answer` is a bound of answers beside the model's own."""
         own = _counter(model)
         self._count = own or _estimate
-        self._room = (window if own else int(window * _ESTIMATED)) - _for_answer(model, window)
+        self._room = (window if own else int(window * _ESTIMATED)) - _for_answer(model, window, answer)
         self._window, self._prompt = window, prompt
 
     def tokens(self, question: str) -> int:
@@ -57,22 +57,27 @@ class WindowBudget:
 
 def window_budget(llm: Any, prompt: Prompt) -> WindowBudget | None:
     """The budget of a chat model, also one with arguments or retries around it or `structured`; None if its window is unknown."""
-    model = _model(llm)
+    model, bound = _model(llm)
     window = (getattr(model, "profile", None) or {}).get("max_input_tokens")
     if not isinstance(model, BaseChatModel) or not isinstance(window, int) or window <= 0:
         return None
-    return WindowBudget(model, window, prompt)
+    return WindowBudget(model, window, prompt, bound.get("max_tokens"))
 
 
-def _model(llm: Any) -> Any:
+def _model(llm: Any) -> tuple[Any, dict[str, Any]]:
+    """The model inside, and the arguments that are bound to it."""
+    bound: dict[str, Any] = {}
     while isinstance(llm, RunnableBindingBase | StructuredModel):
-        llm = llm.model if isinstance(llm, StructuredModel) else llm.bound
-    return llm
+        if isinstance(llm, StructuredModel):
+            llm = llm.model
+        else:
+            llm, bound = llm.bound, {**llm.kwargs, **bound}
+    return llm, bound
 
 
-def _for_answer(model: BaseChatModel, window: int) -> int:
-    """The model's own bound of its answers, else what it can write at most, up to `_ANSWER`."""
-    bound = getattr(model, "max_tokens", None)
+def _for_answer(model: BaseChatModel, window: int, bound: Any) -> int:
+    """The bound of answers, else the model's own, else what it can write at most, up to `_ANSWER`."""
+    bound = getattr(model, "max_tokens", None) if bound is None else bound
     if isinstance(bound, int) and bound > 0:
         return min(bound, window // 2)
     most = (model.profile or {}).get("max_output_tokens")

@@ -76,6 +76,14 @@ def test_room_for_the_answer(bound: int | None, most: int | None, kept_free: int
     assert budget.tokens("") == 1000 - 3 - 16 - kept_free
 
 
+def test_a_bound_of_answers_may_be_bound_to_the_model() -> None:
+    model = Listening(profile={"max_input_tokens": 1000}, custom_get_token_ids=words, max_tokens=50)
+    for llm in (model.bind(max_tokens=300), model.bind(max_tokens=100).bind(max_tokens=300).with_retry()):
+        budget = window_budget(llm, prompt)
+        assert budget is not None
+        assert budget.tokens("") == 1000 - 3 - 16 - 300
+
+
 def test_tokens_are_estimated_where_the_model_has_no_counter_of_its_own() -> None:
     budget = window_budget(Listening(profile={"max_input_tokens": 1000, "max_output_tokens": 100}), prompt)
     assert budget is not None
