@@ -17,7 +17,7 @@ from ragkit.documents.provenance import provenance
 from ragkit.documents.spans import Span
 from ragkit.errors import InputError
 from ragkit.evaluation.datasets import data_folder, load_dataset, read_jsonl
-from ragkit.evaluation.sentences import load_sentences
+from ragkit.evaluation.sentences import read_sentences
 
 _PREFERRED = ("test", "dev")
 
@@ -125,7 +125,7 @@ def _gold(folder: Path, split: str, documents: Mapping[str, Document]) -> dict[s
     if not any((folder / f"sentences.{split}.jsonl{packed}").exists() for packed in ("", ".gz")):
         return {}
     found: dict[str, tuple[Gold, ...]] = {}
-    for question in load_sentences(folder, split).questions:
+    for question in read_sentences(folder, split).questions:
         gold: list[Gold] = []
         for passage in question.passages:
             id_ = str(passage.document.id).removeprefix(f"{question.id} ")

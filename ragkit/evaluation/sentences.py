@@ -52,13 +52,24 @@ class SentenceDataset:
 
 
 def load_sentences(folder: str | Path, split: str | None = None, questions: int | None = None) -> SentenceDataset:
+    """`read_sentences` for who measures by them: raises `InputError` also if there is no gold sentence."""
+    dataset = read_sentences(folder, split, questions)
+    if not any(passage.gold for passage in dataset.passages):
+        raise InputError(
+            f"dataset: {Path(folder) / f'sentences.{dataset.split}.jsonl'} has no gold sentence among its first "
+            f"{len(dataset.questions)} questions, so nothing can be measured"
+        )
+    return dataset
+
+
+def read_sentences(folder: str | Path, split: str | None = None, questions: int | None = None) -> SentenceDataset:
     """Read `sentences.<split>.jsonl[.gz]`, with questions from `queries.jsonl[.gz]` and titles from `corpus.jsonl[.gz]`.
 
     A row holds `query_id`, `corpus_id`, `sentences` (joined they are the passage) and `gold`, the positions of the evidence; a
     passage without evidence has none. Rows with `"unambiguous": false` are left out, and so is a repeated row. Without `split`
     it is test, else dev, else the first by name. `questions` takes that many from the start of the file.
 
-    Raises `InputError`, naming the file, if one is missing or malformed, and if there is nothing to measure.
+    Raises `InputError`, naming the file, if one is missing or malformed.
     """
     folder = Path(folder)
     split = _split(folder, split)
@@ -86,12 +97,7 @@ def load_sentences(folder: str | Path, split: str | None = None, questions: int 
         )
         for id_, its_rows in rows.items()
     )
-    dataset = SentenceDataset(folder.name, split, found, left_out)
-    if not any(passage.gold for passage in dataset.passages):
-        raise InputError(
-            f"dataset: {path} has no gold sentence among its first {len(found)} questions, so nothing can be measured"
-        )
-    return dataset
+    return SentenceDataset(folder.name, split, found, left_out)
 
 
 def _split(folder: Path, split: str | None) -> str:

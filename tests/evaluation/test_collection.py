@@ -147,3 +147,11 @@ def test_without_ir_datasets_its_ids_need_an_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(InputError, match=r"absent is no folder, .* pip install 'ragkit\[eval\]'"):
         load_collection("absent")
+
+
+def test_sentences_may_hold_no_evidence(beir: Path) -> None:
+    path = beir / "sentences.test.jsonl"
+    rows = [{**json.loads(line), "gold": []} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    collection = load_collection(str(beir))
+    assert (len(collection.queries), collection.gold) == (5, {})
