@@ -22,8 +22,8 @@ class BlendReranker(Reranker):
     question. A model that was trained on other text errs in other places than terms and vectors do, so the two together are
     rarely worse than either, and often better than both (benchmarks/blending.py). No model is asked.
 
-    A question whose documents do not all have scores of the same two stages keeps its order; a reranker with `top_k` before this
-    one leaves out what the blend might have kept.
+    A question whose documents do not all have scores of the same two stages keeps its order, as does one whose reranker failed;
+    a reranker with `top_k` before this one leaves out what the blend might have kept.
     """
 
     weight: float = Field(default=0.5, ge=0, le=1)
@@ -39,8 +39,11 @@ class BlendReranker(Reranker):
         return [self._scores(task.documents) for task in tasks]
 
     def _scores(self, documents: Sequence[Document]) -> Scores:
-        given = [[result for result in provenance(document).stages if result.score is not None][-2:] for document in documents]
-        if len({tuple(result.stage for result in its) for its in given}) != 1 or len(given[0]) < 2:
+        stages = [provenance(document).stages for document in documents]
+        given = [[result for result in its if result.score is not None][-2:] for its in stages]
+        alike = len({tuple(result.stage for result in its) for its in given}) == 1 and len(given[0]) == 2
+        # without a score of the stage before this one, the two would be those that retrieved
+        if not alike or any(its[-1].score is None for its in stages):
             return np.full(len(documents), np.nan)
         before, last = np.array([[float(result.score or 0.0) for result in its] for its in given]).T
         return blend(before, last, self.weight)

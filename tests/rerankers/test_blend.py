@@ -56,6 +56,16 @@ def test_documents_without_two_scores_keep_their_order() -> None:
     assert reranker.compress_documents([], "q") == []
 
 
+def test_behind_a_reranker_that_failed_the_retrievers_order_stays() -> None:
+    found = [
+        with_stages(Document(id=str(n), page_content="x"), StageResult("dense", -n, n), StageResult("hybrid", n, 3 - n))
+        for n in range(3)
+    ]
+    failed = [with_stages(document, StageResult("rerank", None, n)) for n, document in enumerate(found, 1)]
+    assert ids(BlendReranker(weight=0.1).compress_documents(failed, "q")) == ["0", "1", "2"]
+    assert ids(BlendReranker(weight=0.1).compress_documents(found, "q")) == ["2", "1", "0"]
+
+
 class Shortest(Reranker):
     """Prefers short texts."""
 
