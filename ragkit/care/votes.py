@@ -31,7 +31,7 @@ def read_votes(path: Path) -> list[Vote]:
 
 
 def _from_lines(path: Path) -> Iterator[Any]:
-    for record in read_jsonl(path):
+    for record in read_jsonl(path, "--feedback"):
         if not isinstance(record, dict) or not {"question", "passage", "vote"} <= record.keys():
             raise InputError(f"--feedback: {path}: a record is no object with question, passage and vote: {str(record)[:80]}")
         yield record["question"], record["passage"], record["vote"]

@@ -67,7 +67,7 @@ def _read_texts(path: Path) -> Iterator[dict[str, Any]]:
 
 def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    rows = csv.DictReader(io.StringIO(_open(path)), delimiter="\t")
+    rows = csv.DictReader(io.StringIO(_open(path, "dataset")), delimiter="\t")
     for row in rows:
         try:
             qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
@@ -77,24 +77,24 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path, field: str = "dataset") -> Iterator[dict[str, Any]]:
     """Records of a JSONL file, or of the gzipped file beside it with `.gz` appended.
 
-    Raises `InputError`, naming the file, if it is missing or a line is not JSON.
+    Raises `InputError`, naming `field` and the file, if it is missing or a line is not JSON.
     """
-    for number, line in enumerate(_open(path).split("\n"), 1):
+    for number, line in enumerate(_open(path, field).split("\n"), 1):
         if line.strip():
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(f"dataset: {path}, line {number}: {error.msg}") from None
+                raise InputError(f"{field}: {path}, line {number}: {error.msg}") from None
 
 
-def _open(path: Path) -> str:
+def _open(path: Path, field: str) -> str:
     packed = path.with_name(path.name + ".gz")
     if packed.exists() and not path.exists():
         path = packed
     try:
         return gzip.decompress(path.read_bytes()).decode("utf-8-sig") if path == packed else path.read_text("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
-        raise InputError(f"dataset: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise InputError(f"{field}: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None

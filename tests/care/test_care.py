@@ -222,11 +222,12 @@ def test_votes_are_read_from_lines_and_from_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (lambda path: None, "cannot read"),
+        (lambda path: None, "--feedback: cannot read"),
         (lambda path: path.write_text('{"question": "q", "passage": "a"}\n'), "question, passage and vote"),
         (lambda path: path.write_text('{"question": "q", "passage": "a", "vote": 2}\n'), "record 1: .* 1 or -1"),
         (lambda path: path.write_text('{"question": "q", "passage": "a", "vote": true}\n'), "1 or -1"),
-        (lambda path: path.write_text("nonsense\n"), "line 1"),
+        (lambda path: path.write_text("nonsense\n"), "--feedback: .* line 1"),
+        (lambda path: path.write_bytes(b'{"question": "\xff"}\n'), "--feedback: cannot read"),
         (lambda path: _empty_database(path), "table feedback"),
     ],
 )
