@@ -95,7 +95,7 @@ def _guess(data: bytes) -> str | None:
 def _html(markup: str, path: Path, name: str) -> Source:
     page = read_html(markup)
     if not page.text:
-        raise UnreadableFile(name, "no text in the page")
+        raise EmptyFile(name, "no text in the page")
     title = page.title or _first_heading(page.blocks) or path.stem
     return Source(name, name, page.text, page.blocks, title=title, lines=page.lines)
 

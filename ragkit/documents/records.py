@@ -15,7 +15,7 @@ from ragkit.documents.lines import BOM, is_white
 from ragkit.documents.model import Mark, Skipped, Source
 from ragkit.documents.pdf import well_formed
 from ragkit.documents.provenance import KEY
-from ragkit.documents.unreadable import UnreadableFile
+from ragkit.documents.unreadable import EmptyFile, UnreadableFile
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -31,7 +31,7 @@ def read_records(
 ) -> tuple[list[Source], list[Skipped]]:
     """The sources of a JSON file or, by its name, of a JSON Lines file, and the records that are of no use.
 
-    Raises `UnreadableFile` if there is no usable record at all.
+    Raises `UnreadableFile` if there is no usable record at all, which is an `EmptyFile` if there is no record.
     """
     if name.lower().endswith(".gz"):
         try:
@@ -49,9 +49,10 @@ def read_records(
             skipped.append(Skipped(f"{name}#{label}", record.problem))
         else:
             sources.append(_source(record, name, label, text_field, by_line))
+    if not records:
+        raise EmptyFile(name, "no records")
     if not sources:
-        where = f"record {skipped[0].path.rpartition('#')[2]}: {skipped[0].reason}" if skipped else "no records"
-        raise UnreadableFile(name, where)
+        raise UnreadableFile(name, f"record {skipped[0].path.rpartition('#')[2]}: {skipped[0].reason}")
     return sources, skipped
 
 

@@ -15,4 +15,4 @@ class UnreadableFile(RagkitError):
 
 
 class EmptyFile(UnreadableFile):
-    """A file that holds no text: nothing at all, or only white space."""
+    """A file that holds no text: nothing at all, only white space, a page without words, JSON without records."""

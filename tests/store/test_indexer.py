@@ -174,6 +174,34 @@ def test_permission_denied(folder: Path, store: Store) -> None:
     assert [Path(s.path).name for s in report.skipped] == ["b.txt"]
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "none"), [("p.html", "<p>Plums are blue.", "<p></p>"), ("p.json", '{"text": "x"}', "[]")]
+)
+def test_text_that_is_gone_is_not_kept(folder: Path, store: Store, name: str, words: str, none: str) -> None:
+    (folder / name).write_text(words)
+    assert index_paths(store, [folder]).passages == 5
+    (folder / name).write_text(none)
+    report = index_paths(store, [folder])
+    assert (report.passages, report.deleted) == (4, 1)
+    assert [Path(skipped.path).name for skipped in report.skipped] == [name]
+
+
+def test_one_string_is_no_list(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    for one in (folder, str(folder)):
+        with pytest.raises(InputError, match=r"paths: .* give \['"):
+            index_paths(store, one)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"exclude: .* give \['\*\.tmp'\]"):
+        index_paths(store, [folder], exclude="*.tmp")
+    assert len(store) == 4
+
+
+@pytest.mark.parametrize("wrong", [{"size": 20.5}, {"size": "200"}, {"overlap": 1.0}])
+def test_sizes_are_whole_numbers(folder: Path, store: Store, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} must be a whole number"):
+        index_paths(store, [folder], **wrong)
+
+
 def test_folder_that_is_gone_can_be_named(folder: Path, store: Store) -> None:
     index_paths(store, [folder])
     (folder / "sub").rename(folder.parent / "moved")
