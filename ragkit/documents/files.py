@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ragkit.errors import InputError
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
+
+T = TypeVar("T")
 
 SUFFIXES = (
     *(".txt", ".text", ".md", ".markdown", ".rst", ".html", ".htm", ".pdf"),
@@ -30,7 +32,7 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
     """
     from pathspec import GitIgnoreSpec
 
-    exclude = list(exclude)
+    exclude = several(exclude, "exclude")
     for pattern in exclude:
         if not _has_meaning(pattern):
             raise InputError(f"exclude: {pattern!r} is no pattern; write it as in a .gitignore file")
@@ -50,9 +52,16 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
                 yield Path(file)
 
 
+def several(values: Iterable[T], field: str) -> list[T]:
+    """The values as a list. Raises `InputError` for a single string or path: every character of it would count as one."""
+    if isinstance(values, str | os.PathLike):
+        raise InputError(f"{field}: must be a list, not one {type(values).__name__}; give [{str(values)!r}]")
+    return list(values)
+
+
 def check_paths(paths: Iterable[str | Path]) -> list[str]:
     """The paths as strings. Raises `InputError` for one that does not exist."""
-    names = [os.fspath(path) for path in paths]
+    names = [os.fspath(path) for path in several(paths, "paths")]
     for name in names:
         if not os.path.lexists(name):
             raise InputError(f"there is no file or folder {name}")

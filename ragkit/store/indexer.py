@@ -11,7 +11,7 @@ from pathlib import Path
 from langchain_core.documents import Document
 
 from ragkit.corpus.changes import SourceText
-from ragkit.documents.files import find_files
+from ragkit.documents.files import find_files, several
 from ragkit.documents.model import Skipped
 from ragkit.documents.split import SplitSettings
 from ragkit.store.base import BaseDraft, BaseStore
@@ -67,7 +67,7 @@ def index_paths(
     Raises `InputError` for a path that does not exist, or a setting out of its range.
     """
     started = time.perf_counter()
-    roots = [os.path.abspath(path) for path in paths]
+    roots = [os.path.abspath(path) for path in several(paths, "paths")]
     own = None if store.path is None else os.path.realpath(store.path)
     given = {"size": size, "overlap": overlap, "language": language, "text_field": text_field}
     with store.write() as draft:
