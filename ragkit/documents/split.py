@@ -78,6 +78,9 @@ def split(source: Source, tokenizer: Tokenizer, *, size: int = 200, overlap: int
 
 def check_sizes(size: int, overlap: int) -> None:
     """Raise `InputError` unless passages of `size` tokens with `overlap` can be made."""
+    for field, value in (("size", size), ("overlap", overlap)):
+        if not isinstance(value, int):
+            raise InputError(f"{field} must be a whole number of tokens, not {value!r}")
     if size < _MIN_SIZE:
         raise InputError(f"size must be at least {_MIN_SIZE} tokens, not {size}")
     if not 0 <= overlap < size // 2:
