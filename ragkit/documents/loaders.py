@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from ragkit.documents.unreadable import EmptyFile, UnreadableFile
 
 __all__ = ["EmptyFile", "UnreadableFile", "find_files", "load", "load_bytes", "read_file"]
 
+_log = logging.getLogger(__name__)
 _WIDE_MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
@@ -66,7 +68,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> str:
-    text = _decoded(data)
+    text = _decoded(data, name)
     if text is None:
         raise UnreadableFile(name, "binary, not text")
     if all(map(is_white, text)):
@@ -74,22 +76,26 @@ def _decode(data: bytes, name: str) -> str:
     return text
 
 
-def _decoded(data: bytes) -> str | None:
+def _decoded(data: bytes, name: str) -> str | None:
     encoding = next((encoding for mark, encoding in _WIDE_MARKS if data.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in data:
         return None
     try:
         return data.decode(encoding)
     except UnicodeDecodeError:
-        return _guess(data) if encoding == "utf-8" else None
+        return _guess(data, name) if encoding == "utf-8" else None
 
 
-def _guess(data: bytes) -> str | None:
+def _guess(data: bytes, name: str) -> str | None:
     from charset_normalizer import from_bytes
 
     best = from_bytes(data).best()
     text = None if best is None else str(best)
-    return None if text is None or _CONTROLS.search(text) else text
+    if best is None or text is None or _CONTROLS.search(text):
+        return None
+    # encodings with one byte for a letter differ in a few letters only, so it may well be wrong
+    _log.warning("%s: is no UTF-8, and was read as %s, which is a guess; save it as UTF-8 to be sure", name, best.encoding)
+    return text
 
 
 def _html(markup: str, path: Path, name: str) -> Source:

@@ -72,9 +72,11 @@ def test_text_is_decoded_as_it_is(tmp_path, text):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "cp1252"])
-def test_other_encodings(tmp_path, encoding):
+def test_other_encodings(tmp_path, encoding, caplog):
     text = "Grüße aus München. Das Café über der Straße ist schön, größer und älter als früher. " * 5
     assert one(write(tmp_path / "a.txt", text.encode(encoding))).text == text
+    guessed = encoding == "cp1252"  # the others say what they are
+    assert [record.args[0] for record in caplog.records] == [str(tmp_path / "a.txt")] * guessed
 
 
 def test_titles(tmp_path):
