@@ -56,7 +56,7 @@ def tune(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Choose retriever, weights, depth, reranker and pruning threshold on labelled questions, and write them as a file."""
+    """Choose retriever, weights, depth, reranker, blend and pruning threshold on labelled questions, and write them as a file."""
     from ragkit.evaluation.collection import load_collection
     from ragkit.evaluation.indexed import open_or_build
     from ragkit.evaluation.tuned import Candidates
@@ -111,13 +111,12 @@ def _print(tuned: Tuned, questions: int, out: Path) -> None:
         return [name, number(row.value), number(row.evidence), f"{row.ms:.1f}", f"{row.calls:.1f}"]
 
     header = ["candidate", "nDCG@10", "evidence kept", "ms", "LLM calls"]
-    front = Table(
-        f"What nothing beats in every column, on {questions} questions", header, [cells(row.name, row) for row in tuned.front]
-    )
+    about = f"Of what was tried, what nothing beats in every column, on {questions} questions"
+    front = Table(about, header, [cells(row.name, row) for row in tuned.front])
     rows = [cells(f"default: {tuned.default.name}", tuned.default), cells(f"chosen: {tuned.chosen.name}", tuned.chosen)]
     chosen = Table(f"Chosen, and written to {out}", header, rows)
     held_out = (
-        f"Chosen without the questions it is judged by: nDCG@10 {tuned.choice.gain:+.3f} over the default "
+        f"Chosen without the questions it is judged by: nDCG@10 {tuned.choice.gain:+.3f} over {tuned.choice.start.name} "
         f"(standard error {tuned.choice.error:.3f})"
     )
     if not sys.stdout.isatty():

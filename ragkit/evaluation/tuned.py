@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
 from itertools import product
 from math import nan
 from statistics import median
@@ -23,6 +23,7 @@ from ragkit.evaluation.tuning import (
     Goal,
     Ints,
     Option,
+    allowed,
     choose,
     choose_threshold,
     evidence_kept,
@@ -36,8 +37,8 @@ from ragkit.store.store import Store
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Of the pruner."""
-_BLENDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-_RERANKED = ("hybrid", "rrf", "fitted")  # one half alone is not noticeably cheaper, beside a reranker
+_BLENDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+_RERANKED = ("hybrid", "multi-hop")  # behind these a reranker and the blend leave other fusions nothing to add
 
 
 class Setting(NamedTuple):
@@ -80,18 +81,19 @@ class Tuned(NamedTuple):
 
     config: PipelineConfig
     setting: Setting
-    choice: Choice
+    choice: Choice[Setting]
     chosen: Row
     default: Row
     front: list[Row]
-    """Cheapest first."""
+    """Of what was tried, cheapest first."""
 
 
 class Candidates:
     """Everything that may be chosen for text in `language` (ISO code): settings of the default pipeline's parts.
 
     `rerankers` are configurations by the name of their type, as in a pipeline's file. Where this machine can run ragkit's own in
-    8-bit integers, which reads more passages in the same time, other depths than the default's are tried with these only.
+    8-bit integers, which takes half the time, the default's judgements are taken to be those of its twin in 8 bits, and all other
+    settings with that model have 8 bits.
     """
 
     def __init__(self, language: str | None, rerankers: Sequence[Mapping[str, Any]], depths: Sequence[int]) -> None:
@@ -100,8 +102,8 @@ class Candidates:
         self._k, size = config.k, int(config.retriever["k"])
         stages = {str(stage["type"]): stage for stage in config.stages}
         self.rerankers = {name: stage for name, stage in stages.items() if name.endswith("reranker")}
-        fast = {f"{name} int8": {**stage, "dtype": "int8"} for name, stage in self._in_int8().items()}
-        self.rerankers |= fast
+        self._twins = {name: f"{name} int8" for name in self._in_int8()}
+        self.rerankers |= {twin: {**self.rerankers[name], "dtype": "int8"} for name, twin in self._twins.items()}
         self.rerankers |= {str(stage["type"]): dict(stage) for stage in rerankers}
         self._moving = [stage for name, stage in stages.items() if name == "duplicates"]
         self.pruner = next((stage for name, stage in stages.items() if name in ("provence", "extractive")), None)
@@ -110,10 +112,11 @@ class Candidates:
         reranked = [
             Setting(*parts)
             for name in self.rerankers
-            for its_depths in [{size} if f"{name} int8" in fast else {*depths, size}]
-            for parts in product(_RERANKED, [name], sorted(its_depths), sorted({*_BLENDS, weight}))
+            if name not in self._twins
+            for parts in product(_RERANKED, [name], sorted({*depths, size}), sorted({*_BLENDS, weight}))
         ]
-        self.settings = [*(Setting(way, None, size) for way in WAYS), *reranked]
+        unranked = [Setting(way, None, size) for way in WAYS]
+        self.settings = list(dict.fromkeys([self.default, *unranked, *reranked]))
 
     @property
     def default_config(self) -> PipelineConfig:
@@ -122,7 +125,8 @@ class Candidates:
 
     def config(self, setting: Setting, weights: Sequence[float] | None, pruner: Mapping[str, Any] | None) -> PipelineConfig:
         """A setting as a pipeline; `weights` are those of the way "fitted"."""
-        retriever: dict[str, Any] = {"type": setting.way if setting.way in ("bm25", "dense") else "hybrid", "k": setting.depth}
+        kind = setting.way if setting.way in ("bm25", "dense", "multi-hop") else "hybrid"
+        retriever: dict[str, Any] = {"type": kind, "k": setting.depth}
         if setting.way == "rrf":
             retriever["fusion"] = "rrf"
         if weights is not None:
@@ -137,15 +141,15 @@ class Candidates:
             stages.append({**pruner, **(shared if pruner["type"] == "provence" else {})})
         return PipelineConfig(retriever=retriever, stages=stages, k=self._k)
 
-    def _in_int8(self) -> dict[str, dict[str, Any]]:
+    def _in_int8(self) -> list[str]:
         from ragkit.encoders.int8 import check_int8
         from ragkit.encoders.network import best_device
 
         try:
             check_int8(best_device())
         except InputError:
-            return {}
-        return {name: stage for name, stage in self.rerankers.items() if name == "provence-reranker"}
+            return []
+        return [name for name in self.rerankers if name == "provence-reranker"]
 
     def build_rerankers(self, store: Store) -> dict[str, Reranker]:
         """Every reranker, by name. Raises `InputError`, naming it, for one that is unknown, incomplete or something else."""
@@ -155,11 +159,11 @@ class Candidates:
             if not isinstance(stage, Reranker):
                 raise InputError(f"reranker: {name} is none; name a stage that orders passages, such as cross-encoder=FOLDER")
             found[name] = stage
-        return found
+        return found | {name: found[twin] for name, twin in self._twins.items()}
 
     def build_pruner(self, store: Store) -> ProvencePruner | None:
-        """The pruner, if it is one whose threshold can be chosen."""
-        stages = [] if self.pruner is None else [dict(self.pruner)]
+        """The pruner, if it is one whose threshold can be chosen; in 8 bits, if the reranker has a twin in these."""
+        stages = [] if self.pruner is None else [{**self.pruner, **({"dtype": "int8"} if self._twins else {})}]
         built = build_pipeline(Pipeline, PipelineConfig(stages=stages), store).stages
         return next((stage for stage in built if isinstance(stage, ProvencePruner)), None)
 
@@ -177,16 +181,23 @@ class Candidates:
         return {setting: found[self._same_work(setting)] for setting in self.settings}
 
     def _same_work(self, setting: Setting) -> Setting:
-        return setting if setting.way in ("bm25", "dense") else setting._replace(way="hybrid", weight=0.0)
+        way = setting.way if setting.way in ("bm25", "dense", "multi-hop") else "hybrid"
+        return setting._replace(way=way, weight=0.0)
 
     def choose(self, bench: Workbench, costs: Mapping[Setting, Cost], goal: Goal, keep: float) -> Tuned:
-        """The best setting within the goal, see `tuning.choose`, with a threshold that keeps that share of the evidence.
+        """The setting that `tuning.choose` reaches within the goal, with a threshold that keeps that share of the evidence.
 
-        Without known evidence the pruner stays as it is; if no threshold keeps so much, there is none.
+        It starts from the default or, where that costs too much, from hybrid retrieval alone, or else from what costs least, and
+        changes the reranker, the retriever, the number of passages and the blend, in this order. Without known evidence the
+        pruner stays as it is; if no threshold keeps so much, there is none.
         """
-        options = {setting: _option(bench, setting, costs[setting]) for setting in self.settings}
-        choice = choose(list(options.values()), options[self.default], goal)
-        setting = next(setting for setting, option in options.items() if option is choice.option)
+        tried = {setting for setting in self.settings if setting.reranker is None}
+        options = {setting: _option(bench, setting, costs[setting], tried) for setting in self.settings}
+        within = allowed(options, goal)
+        start = next((its for its in (self.default, self.default._replace(reranker=None, weight=0.0)) if its in within), None)
+        parts = [partial(part, within) for part in (self._rerankers, self._ways, self._depths, self._weights)]
+        choice = choose(within, start or next(iter(within)), parts, len(bench.ids))
+        setting = choice.setting
         everything = np.arange(len(bench.ids))
         marked = bench.marked(_orders(bench, setting, everything), self._k)
         known = any(passage.gold for passages in marked for passage in passages)
@@ -195,7 +206,7 @@ class Candidates:
         if known:
             pruner = None if threshold is None or pruner is None else {**pruner, "threshold": threshold}
         weights = bench.weights(everything) if setting.way == "fitted" else None
-        points = {its: self._row(bench, its, option) for its, option in options.items()}
+        points = {its: self._row(bench, its, options[its]) for its in self.settings if its in tried | {self.default}}
         front = pareto(list(points.values()))
         shown = [self._with_evidence(bench, its, row, pruner) for its, row in points.items() if row in front]
         return Tuned(
@@ -206,6 +217,25 @@ class Candidates:
             default=self._with_evidence(bench, self.default, points[self.default], self.pruner),
             front=sorted(shown, key=lambda row: (row.calls, row.ms, -row.value)),
         )
+
+    def _rerankers(self, within: Iterable[Setting], setting: Setting) -> list[Setting]:
+        """Each reranker over as many passages, or as many as are allowed, and none."""
+        depths = {its.reranker: its.depth for its in sorted(within, key=lambda its: its.depth) if its.depth <= setting.depth}
+        weight = setting.weight if setting.reranker else self.default.weight
+        size = self.default.depth
+        return [
+            setting._replace(reranker=name, depth=size if name is None else depth, weight=weight if name else 0.0)
+            for name, depth in depths.items()
+        ]
+
+    def _ways(self, within: Iterable[Setting], setting: Setting) -> list[Setting]:
+        return [setting._replace(way=way) for way in WAYS]
+
+    def _depths(self, within: Iterable[Setting], setting: Setting) -> list[Setting]:
+        return [setting._replace(depth=its.depth) for its in within]
+
+    def _weights(self, within: Iterable[Setting], setting: Setting) -> list[Setting]:
+        return [setting._replace(weight=its.weight) for its in within]
 
     def _row(self, bench: Workbench, setting: Setting, option: Option) -> Row:
         return Row(option.name, float(option.values(np.arange(len(bench.ids))).mean()), nan, option.ms, option.calls)
@@ -221,12 +251,13 @@ def _orders(bench: Workbench, setting: Setting, train: Ints) -> list[Positions]:
     return bench.orders(bench.rankings(setting.way, train), setting.reranker, setting.depth, setting.weight)
 
 
-def _option(bench: Workbench, setting: Setting, cost: Cost) -> Option:
+def _option(bench: Workbench, setting: Setting, cost: Cost, tried: set[Setting]) -> Option:
     @cache
     def known(train: tuple[int, ...]) -> Floats:
         return bench.values(_orders(bench, setting, np.array(train, np.int64)))
 
     def values(train: Ints) -> Floats:
+        tried.add(setting)
         # only fitted weights depend on the questions
         return known(tuple(train.tolist()) if setting.way == "fitted" else ())
 

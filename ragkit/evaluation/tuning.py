@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import inf, sqrt
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_ERRORS = 2.0
-"""With one standard error, every twentieth choice on 30 to 100 training questions of scifact and squad lost more than .005
-nDCG@10 on the other training questions; with two, fewer than one in a hundred. For fewer questions see `errors_needed`."""
+_ERRORS = 1.0
+"""Standard errors that a change must gain. See docs/evaluation.md for what less and more of them come to."""
 
 
 class Costed(Protocol):
@@ -56,63 +55,77 @@ class Option(NamedTuple):
     calls: float = 0.0
 
 
-class Choice(NamedTuple):
-    """What was chosen, and how much better it is than the default at questions that had no say."""
+S = TypeVar("S", bound=Hashable)
 
-    option: Option
-    value: float
-    """Its mean value, fitted on all questions."""
+
+class Choice(NamedTuple, Generic[S]):
+    """What was chosen, and how much better it is than what it started from at questions that had no say."""
+
+    setting: S
+    start: S
     gain: float
-    """Mean over questions of what was chosen without their fold, less the default."""
+    """Mean over questions of what was chosen without their fold, less the start."""
     error: float
     """Standard error of that mean."""
 
 
-def choose(options: Sequence[Option], default: Option, goal: Goal, *, folds: int = 5) -> Choice:
-    """The option with the highest mean value of those that the goal allows, if that choice holds; else the default.
-
-    The choice is repeated without each fold (question i is in fold i modulo `folds`) and judged by the questions of the fold. It
-    holds if these gain more than two standard errors over the default, and somewhat more where they are few. Of equally good
-    options the cheapest is taken. A default that the goal does not allow is never chosen. Raises `InputError` if it allows
-    nothing, or for fewer than two questions.
-    """
-    allowed = sorted((option for option in options if goal.allows(option)), key=lambda option: (option.calls, option.ms))
-    if not allowed:
-        cheapest = min(options, key=lambda option: (option.calls, option.ms))
+def allowed(options: Mapping[S, Option], goal: Goal) -> dict[S, Option]:
+    """The options that the goal allows, cheapest first. Raises `InputError` if there are none."""
+    within = {setting: option for setting, option in options.items() if goal.allows(option)}
+    if not within:
+        cheapest = min(options.values(), key=lambda option: (option.calls, option.ms))
         raise InputError(
             f"goal: nothing costs at most {goal.ms:g} ms and {goal.calls:g} calls; allow more: "
             f"the cheapest, {cheapest.name}, costs {cheapest.ms:.1f} ms and {cheapest.calls:g} calls"
         )
-    everything = np.arange(len(default.values(np.arange(0))))
-    if len(everything) < 2:
-        raise InputError(f"questions: choosing needs at least two, not {len(everything)}")
-    fold = everything % min(folds, len(everything))
-    differences = np.zeros(len(everything))
+    return dict(sorted(within.items(), key=lambda item: (item[1].calls, item[1].ms)))
+
+
+def choose(
+    options: Mapping[S, Option], start: S, parts: Sequence[Callable[[S], Iterable[S]]], questions: int, *, folds: int = 5
+) -> Choice[S]:
+    """Where `climb` leads from the start on all questions, if that holds on questions that were held out; else the start.
+
+    The climb is repeated without each fold (question i is in fold i modulo `folds`) and judged by the questions of the fold. It
+    holds if these gain in the mean. Raises `InputError` for fewer than two questions.
+    """
+    if questions < 2:
+        raise InputError(f"questions: choosing needs at least two, not {questions}")
+    everything = np.arange(questions)
+    fold = everything % min(folds, questions)
+    differences = np.zeros(questions)
     for f in np.unique(fold):
         rest, held_out = np.flatnonzero(fold != f), fold == f
-        best = _best([option.values(rest) for option in allowed], rest)
-        differences[held_out] = best[held_out] - default.values(rest)[held_out]
-    gain, error = float(differences.mean()), float(differences.std(ddof=1)) / sqrt(len(differences))
-    values = [option.values(everything) for option in allowed]
-    means = np.array([its_values.mean() for its_values in values])
-    at = int(np.argmax(means > means.max() - 1e-12))
-    if goal.allows(default) and gain <= errors_needed(len(differences)) * error:
-        return Choice(default, float(default.values(everything).mean()), gain, error)
-    return Choice(allowed[at], float(means[at]), gain, error)
+        reached = options[climb(options, start, parts, rest)]
+        differences[held_out] = (reached.values(rest) - options[start].values(rest))[held_out]
+    gain, error = float(differences.mean()), _error(differences)
+    reached_on_all = climb(options, start, parts, everything)
+    # what costs less and changes nothing stays
+    same = np.array_equal(options[reached_on_all].values(everything), options[start].values(everything))
+    return Choice(reached_on_all if gain > 0 or same else start, start, gain, error)
 
 
-def errors_needed(questions: int) -> float:
-    """Standard errors that mean of so few questions what `_ERRORS` mean of many.
+def climb(options: Mapping[S, Option], start: S, parts: Sequence[Callable[[S], Iterable[S]]], questions: Ints) -> S:
+    """What is reached from the start by changing one part after the other, as these questions have it.
 
-    Student's quantile, to the first term of Fisher's expansion (1925).
+    Each of `parts` names what a setting becomes if that part is changed; what is not among the options is left out. Of these
+    the one is taken that gains most over the setting so far, less the standard error of the mean gain: a gain that few questions
+    bear out counts little, and one below its error is none. Of equals the cheapest is taken.
     """
-    return _ERRORS + (_ERRORS**3 + _ERRORS) / (4 * (questions - 1))
+    for part in parts:
+        before = options[start].values(questions)[questions]
+        worth = {start: 0.0}
+        for setting in dict.fromkeys(part(start)):
+            if setting in options and setting != start:
+                gains = options[setting].values(questions)[questions] - before
+                worth[setting] = round(float(gains.mean()) - _ERRORS * _error(gains), 9)
+        start = max(worth, key=lambda setting: (worth[setting], -options[setting].calls, -options[setting].ms))
+    return start
 
 
-def _best(values: Sequence[Floats], questions: Ints) -> Floats:
-    """The values with the highest mean over some questions; the first of those that differ by rounding only."""
-    means = np.array([its_values[questions].mean() for its_values in values])
-    return values[int(np.argmax(means > means.max() - 1e-12))]
+def _error(values: Floats) -> float:
+    """Standard error of the mean."""
+    return float(values.std(ddof=1)) / sqrt(len(values))
 
 
 class Priced(Costed, Protocol):

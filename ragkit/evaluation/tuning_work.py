@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from langchain_core.documents import Document
@@ -19,11 +19,12 @@ from ragkit.rerankers.base import Reranker
 from ragkit.rerankers.blend import blend
 from ragkit.retrievers.fusion import convex_combination, reciprocal_rank_fusion
 from ragkit.retrievers.hybrid import HybridRetriever
+from ragkit.retrievers.multi_hop import MultiHopRetriever
 from ragkit.retrievers.weights import Fuse, Labelled, fit_weights, ndcg
 from ragkit.store.store import Store
 
-WAYS = ("bm25", "dense", "hybrid", "rrf", "fitted")
-"""Ways to rank: each half alone, the default fusion, reciprocal rank fusion, and the default with fitted weights."""
+WAYS = ("bm25", "dense", "hybrid", "rrf", "fitted", "multi-hop")
+"""Ways to rank: each half alone, the default fusion, reciprocal rank fusion, the default with fitted weights, and in two hops."""
 
 _DEPTH = 100
 _STEPS = 10  # a weight is a multiple of a tenth: few questions do not tell more apart
@@ -33,7 +34,7 @@ _CHUNK = 16  # questions at a time: bounds memory
 class Workbench:
     """The questions of a split that have a relevant document, and what every part of a pipeline makes of them.
 
-    A reranker is taken to give a passage one score, whatever passages are beside it.
+    A reranker is asked for what a pipeline would hand it, all at once: what it says of a passage may depend on those beside it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Workbench:
         self._snapshot = store.snapshot
         self._pruner = None if pruner is None else pruner.model_copy(update={"drop_empty": False})
         hybrid = HybridRetriever(store=store, depth=_DEPTH)
+        self._hops = MultiHopRetriever(retriever=hybrid, store=store)
         found = hybrid.rank(self._snapshot, self._texts, _DEPTH, None)
         self._default = [ranked.ranking for ranked in found]
         halves = [[ranked.sources[retriever.stage] for retriever in hybrid.retrievers] for ranked in found]
@@ -65,7 +67,9 @@ class Workbench:
         positions = sorted({int(position) for its in halves for ranking in its for position in ranking.positions})
         names = {str(document.id): p for p, document in zip(positions, self._snapshot.documents(positions), strict=True)}
         self._labelled = [Labelled(its, self._gains(id_, names)) for id_, its in zip(self.ids, halves, strict=True)]
-        self._scores: dict[str, list[dict[int, float]]] = {name: [{} for _ in self.ids] for name in rerankers}
+        self._scores: dict[int, list[dict[frozenset[int], dict[int, float]]]] = {
+            id(reranker): [{} for _ in self.ids] for reranker in rerankers.values()
+        }
         self._marked: list[dict[int, Marked]] = [{} for _ in self.ids]
 
     def weights(self, train: Ints) -> tuple[float, ...]:
@@ -81,7 +85,13 @@ class Workbench:
             return [reciprocal_rank_fusion(its, [1.0, 1.0], _DEPTH) for its in halves]
         if way == "fitted":
             return self.convex(self.weights(train))
+        if way == "multi-hop":
+            return self._in_two_hops
         return [its[WAYS.index(way)] for its in halves]
+
+    @cached_property
+    def _in_two_hops(self) -> list[Ranking]:
+        return [ranked.ranking for ranked in self._hops.rank(self._snapshot, self._texts, _DEPTH, None)]
 
     def convex(self, weights: Sequence[float]) -> list[Ranking]:
         """Rankings of all questions by the default fusion with these weights of BM25 and dense retrieval."""
@@ -95,9 +105,8 @@ class Workbench:
         cut = [ranking.positions[:depth] for ranking in rankings]
         if reranker is None:
             return cut
-        self._rerank(reranker, cut)
         orders = []
-        for ranking, positions, known in zip(rankings, cut, self._scores[reranker], strict=True):
+        for ranking, positions, known in zip(rankings, cut, self._rerank(self._rerankers[reranker], cut), strict=True):
             scores = np.array([known[int(position)] for position in positions])
             order = np.argsort(-scores, kind="stable")
             if weight:
@@ -132,13 +141,15 @@ class Workbench:
                 self._marked[at][position] = Marked(gold, units, np.array(record.unit_scores or [], np.float64))
         return [[its[int(position)] for position in positions] for positions, its in zip(wanted, self._marked, strict=True)]
 
-    def _rerank(self, name: str, cut: Sequence[Positions]) -> None:
-        known = self._scores[name]
-        missing = [[int(p) for p in positions if int(p) not in its] for positions, its in zip(cut, known, strict=True)]
-        for at, documents in self._asked(missing, self._rerankers[name]):
-            for position, document in documents.items():
-                score = document.metadata.get(SCORE_KEY)
-                known[at][position] = -np.inf if score is None else float(score)
+    def _rerank(self, reranker: Reranker, cut: Sequence[Positions]) -> list[dict[int, float]]:
+        """Of each question the scores by position."""
+        known, groups = self._scores[id(reranker)], [frozenset(positions.tolist()) for positions in cut]
+        new = [group not in its for group, its in zip(groups, known, strict=True)]
+        missing = [positions.tolist() if its_new else [] for positions, its_new in zip(cut, new, strict=True)]
+        for at, documents in self._asked(missing, reranker):
+            scores = {position: document.metadata.get(SCORE_KEY) for position, document in documents.items()}
+            known[at][groups[at]] = {position: -np.inf if score is None else float(score) for position, score in scores.items()}
+        return [its.get(group, {}) for group, its in zip(groups, known, strict=True)]
 
     def _asked(self, missing: Sequence[Sequence[int]], stage: Reranker | Pruner) -> Iterator[tuple[int, dict[int, Document]]]:
         """Number of a question, and what a stage makes of its passages at these positions."""

@@ -43,7 +43,7 @@ def assemble(sources: Iterable[Source], data: Path, seed: int, report: Callable[
     for source in sources:
         path = data / source.path
         examples = _read(source, path)
-        held_out = [one for one in examples if source.dev and _drawn(f"0 {_unit(one, source.dev.by)}", source.dev.share)]
+        held_out = [one for one in examples if source.dev and is_held_out(_unit(one, source.dev.by), source.dev.share)]
         ids = {one.id for one in held_out}
         rest = [one for one in examples if one.id not in ids]
         taken = [copy for one in rest for copy in _copies(one, _times(one.group, source.share, seed))]
@@ -118,6 +118,11 @@ def _times(name: str, share: float, seed: int) -> int:
 def _of_original(group: str, answers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The answers of a question, or of the one that it is a copy of."""
     return answers.get(group) or answers.get(group.rpartition(_COPY)[0]) or ()
+
+
+def is_held_out(unit: str, share: float) -> bool:
+    """Whether a question, by its id, or all that has this title is held out of every run that holds out that share."""
+    return _drawn(f"0 {unit}", share)
 
 
 def _drawn(name: str, share: float) -> bool:

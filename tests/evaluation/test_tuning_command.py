@@ -12,7 +12,7 @@ from ragkit.chains.config import PipelineConfig, read_config
 from ragkit.encoders.folder import locate
 from ragkit.evaluation.tune_command import as_yaml, tune
 from ragkit.evaluation.tuned import Candidates, Row, Setting, Tuned
-from ragkit.evaluation.tuning import Choice, Option
+from ragkit.evaluation.tuning import Choice
 
 FACTS = {
     "heron": "The heron hunts fish at dawn. It stands on one leg.",
@@ -61,7 +61,7 @@ def test_it_writes_a_pipeline_and_shows_what_there_was_to_choose_from(folder: Pa
     )
     assert "| candidate | nDCG@10 | evidence kept | ms | LLM calls |" in shown
     assert "default: hybrid 20 >> provence-reranker" in shown
-    assert "over the default (standard error" in shown
+    assert "over hybrid 20 >> provence-reranker >> blend 0.5 (standard error" in shown
     [index] = (tmp_path / "cache" / "indexes").iterdir()
     hits = Pipeline.from_config(out, store=index).invoke("What is heron?")
     assert "heron" in [hit.id for hit in hits]  # its evidence was to be kept
@@ -76,11 +76,11 @@ def test_a_configuration_comes_back_from_its_file_as_it_was(tmp_path: Path) -> N
     for setting in some.settings:
         weights = [0.3, 0.7] if setting.way == "fitted" else None
         config = some.config(setting, weights, some.pruner)
-        choice = Choice(Option(setting.name, lambda train: train * 1.0, 1.0), 0.8, 0.1, 0.01)
+        choice = Choice(setting, some.default, 0.1, 0.01)
         text = as_yaml(Tuned(config, setting, choice, row, row, [row]), "facts train", tmp_path / "index")
         (tmp_path / "c.yaml").write_text(text)
         assert read_config(tmp_path / "c.yaml") == PipelineConfig(**{**config.model_dump(), "store": str(tmp_path / "index")})
-    assert Setting("fitted", "cross-encoder", 7) in some.settings
+    assert Setting("multi-hop", "cross-encoder", 7) in some.settings
 
 
 def test_wrong_arguments_are_named_before_anything_takes_long(folder: Path, tmp_path: Path) -> None:
