@@ -187,16 +187,18 @@ class Candidates:
     def choose(self, bench: Workbench, costs: Mapping[Setting, Cost], goal: Goal, keep: float) -> Tuned:
         """The setting that `tuning.choose` reaches within the goal, with a threshold that keeps that share of the evidence.
 
-        It starts from the default or, where that costs too much, from hybrid retrieval alone, or else from what costs least, and
-        changes the reranker, the retriever, the number of passages and the blend, in this order. Without known evidence the
-        pruner stays as it is; if no threshold keeps so much, there is none.
+        It starts from the default or its twin, whichever takes less time; where both cost too much, from hybrid retrieval
+        alone, or else from what costs least. It changes the reranker, the retriever, the number of passages and the blend, in
+        this order. Without known evidence the pruner stays as it is; if no threshold keeps so much, there is none.
         """
         tried = {setting for setting in self.settings if setting.reranker is None}
         options = {setting: _option(bench, setting, costs[setting], tried) for setting in self.settings}
         within = allowed(options, goal)
-        start = next((its for its in (self.default, self.default._replace(reranker=None, weight=0.0)) if its in within), None)
+        twin = self.default._replace(reranker=self._twins.get(self.default.reranker or "", self.default.reranker))
+        alone = Setting("hybrid", None, self.default.depth)
+        start = next((its for its in within if its in (self.default, twin)), alone if alone in within else next(iter(within)))
         parts = [partial(part, within) for part in (self._rerankers, self._ways, self._depths, self._weights)]
-        choice = choose(within, start or next(iter(within)), parts, len(bench.ids))
+        choice = choose(within, start, parts, len(bench.ids))
         setting = choice.setting
         everything = np.arange(len(bench.ids))
         marked = bench.marked(_orders(bench, setting, everything), self._k)

@@ -99,10 +99,7 @@ def choose(
         reached = options[climb(options, start, parts, rest)]
         differences[held_out] = (reached.values(rest) - options[start].values(rest))[held_out]
     gain, error = float(differences.mean()), _error(differences)
-    reached_on_all = climb(options, start, parts, everything)
-    # what costs less and changes nothing stays
-    same = np.array_equal(options[reached_on_all].values(everything), options[start].values(everything))
-    return Choice(reached_on_all if gain > 0 or same else start, start, gain, error)
+    return Choice(climb(options, start, parts, everything) if gain > 0 else start, start, gain, error)
 
 
 def climb(options: Mapping[S, Option], start: S, parts: Sequence[Callable[[S], Iterable[S]]], questions: Ints) -> S:

@@ -61,7 +61,7 @@ def test_it_writes_a_pipeline_and_shows_what_there_was_to_choose_from(folder: Pa
     )
     assert "| candidate | nDCG@10 | evidence kept | ms | LLM calls |" in shown
     assert "default: hybrid 20 >> provence-reranker" in shown
-    assert "over hybrid 20 >> provence-reranker >> blend 0.5 (standard error" in shown
+    assert "nDCG@10 +0.000 over hybrid 20 >> provence-reranker" in shown
     [index] = (tmp_path / "cache" / "indexes").iterdir()
     hits = Pipeline.from_config(out, store=index).invoke("What is heron?")
     assert "heron" in [hit.id for hit in hits]  # its evidence was to be kept
