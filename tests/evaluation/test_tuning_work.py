@@ -135,6 +135,18 @@ def test_a_reranker_that_is_right_is_chosen_and_one_that_is_wrong_is_dropped(sto
     assert tuned.config.stages[-1] == {"type": "provence", "threshold": max(t for t in THRESHOLDS if t < 0.5)}
 
 
+def test_where_the_default_costs_too_much_it_starts_from_retrieval_alone(store: Store, collection: Collection) -> None:
+    some = candidates()
+    costs = {setting: Cost(10.0 * setting.depth if setting.reranker else 1.0, 0.0) for setting in some.settings}
+    bench = Workbench(store, collection, rerankers=dict.fromkeys(some.rerankers, Oracle()))
+    tuned = some.choose(bench, costs, Goal(ms=60), 0.9)
+    assert tuned.choice.start == Setting("hybrid", None, 20)
+    assert (tuned.setting.reranker or "").startswith("provence-reranker")
+    assert tuned.setting.depth == 5  # as many as may be
+    cheapest = some.choose(bench, {**costs, Setting("bm25", None, 20): Cost(0.5, 0.0)}, Goal(ms=0.7), 0.9)
+    assert cheapest.setting == cheapest.choice.start == Setting("bm25", None, 20)
+
+
 def test_the_default_is_among_the_candidates_and_stays_where_nothing_is_known_to_be_better(
     store: Store, collection: Collection
 ) -> None:
