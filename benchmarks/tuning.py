@@ -197,8 +197,8 @@ def report(figures: dict[str, dict[str, Any]]) -> str:
         "time and 95% of the evidence in the 5 passages. nDCG@10 is of the ranking before pruning; ms are medians of the two",
         "taking turns, and only to be compared within a row. p is of a paired randomisation test.",
         "",
-        "Tuned on questions that the packaged model was not trained on; hotpotqa has too few of these, so on all. No judgement of",
-        "the tuning questions was made in 32 bits: the default's are those of its twin in 8 bits.",
+        "Tuned on questions that the packaged model was not trained on; hotpotqa has too few of these, so on all. None of the",
+        "judgements while tuning was made in 32 bits: the default is taken to rank like its twin in 8 bits.",
         "",
         "| dataset | what was chosen | nDCG@10 default | tuned | difference | p "
         "| evidence default | tuned | ms default | tuned |",
