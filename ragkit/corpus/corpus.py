@@ -53,6 +53,9 @@ _TRIGRAM_BATCH = 4_000_000  # characters in one transaction, which is as long as
 Positions = NDArray[np.int64]
 T = TypeVar("T")
 
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_FULL")
+"""How the names of those errors begin that say nothing against a file."""
+
 
 class Corpus:
     """Passages at one generation. Safe to read from several threads; write from one thread at a time.
@@ -90,7 +93,9 @@ class Corpus:
             if not writable:
                 self._check_readable()
         except sqlite3.Error as error:
-            raise StoreError(f"cannot read {path}: {error}; delete the index directory and index again") from error
+            passing = path is not None and path.exists() and getattr(error, "sqlite_errorname", "").startswith(_PASSING)
+            fix = "see who may use it, and whether there is room" if passing else "delete the index directory and index again"
+            raise StoreError(f"cannot read {path}: {error}; {fix}") from error
         if path is not None and written < generation - writable:
             raise StoreError(f"{path} is older than the manifest beside it; restore both from one backup, or index again")
 

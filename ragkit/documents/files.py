@@ -64,7 +64,7 @@ def check_paths(paths: Iterable[str | Path]) -> list[str]:
     names = [os.fspath(path) for path in several(paths, "paths")]
     for name in names:
         if not os.path.lexists(name):
-            raise InputError(f"there is no file or folder {name}")
+            raise InputError(f"there is no file or folder {name or repr(name)}")
     return names
 
 

@@ -220,3 +220,10 @@ def test_not_a_database(tmp_path: Path) -> None:
         Corpus(path, 1)
     with pytest.raises(StoreError, match="index again"):
         Corpus(tmp_path / "absent.sqlite", 1)
+
+
+def test_what_cannot_be_opened_is_not_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "corpus.sqlite").mkdir()
+    with pytest.raises(StoreError, match="unable to open") as caught:
+        Corpus(tmp_path / "corpus.sqlite", 1)
+    assert "delete" not in str(caught.value)
