@@ -115,7 +115,7 @@ def build_pipeline(kind: type[P], config: PipelineConfig, store: BaseStore | str
     """The pipeline a config describes, over its own store or the one given."""
     place = store if store is not None else config.store
     if place is None:
-        raise InputError("config: store is missing; name an index directory, or the URL of a store")
+        raise InputError("config: store is missing; name an index directory or the URL of a store there, or give store=")
     opened = place if isinstance(place, BaseStore) else open_store(place, encoder=config.encoder)
     stages = [_component(f"stages.{n}", stage, STAGES) for n, stage in enumerate(config.stages)]
     for stage in stages:

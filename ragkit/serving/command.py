@@ -92,6 +92,7 @@ def serve(
         limits=limits,
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # its tries to load itself for this processor look like failures
     app = create_app(service, tracing, local_only=keys is None and not no_auth)
     server: uvicorn.Server = make_server(app, limits, host=host, port=port)
     server.run()
@@ -111,7 +112,7 @@ def serve_key(
     ] = None,
     per_minute: Annotated[int | None, typer.Option(min=1, help="Requests per minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
-    metrics: Annotated[bool, typer.Option("--metrics", help="The key may read /metrics.")] = False,
+    metrics: Annotated[bool, typer.Option("--metrics", help="The key is for /metrics, and for nothing else.")] = False,
 ) -> None:
     """Make a key for `ragkit serve --keys FILE`, and print it: once, as the file has its digest only."""
     from ragkit.serving.keys import add_key

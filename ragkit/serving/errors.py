@@ -72,7 +72,8 @@ def problem_of(error: Exception, *, restricted: bool) -> Problem:
             if not restricted:
                 return Problem(422, str(error), field)
             _log.warning("answered 422 in general terms: %s", error)
-            return Problem(422, f"{field}: cannot be applied to the passages of this key; leave it out, or change it", field)
+            say = f"{field}: what the request asks for, or the key's own filter, cannot be applied to the passages of this key"
+            return Problem(422, f"{say}; change it, or ask whoever runs the service, whose log says why", field)
     _log.error("a request failed", exc_info=error)
     return Problem(500, "the service failed on this request; its log says why, under the X-Request-Id of this answer")
 

@@ -111,6 +111,8 @@ class Gate:
                 raise Problem(403, "this key may not read the metrics; make one with `ragkit serve-key --metrics`")
             await self._app(scope, _without_body(receive), answer)
             return
+        if caller.metrics and caller is not EVERYBODY:
+            raise Problem(403, "this key is for /metrics alone; make another one without --metrics")
         if self._in_flight >= self._limits.in_flight:
             raise busy("too many requests are under way; try again later", 1)
         self._quotas.enter(caller)

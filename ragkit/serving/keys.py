@@ -39,7 +39,7 @@ class Key(BaseModel):
     concurrent: int | None = Field(default=None, gt=0)
     """Requests at once."""
     metrics: bool = False
-    """Whether it may read /metrics."""
+    """Whether it is for /metrics, and for nothing else."""
 
     @field_validator("filter")
     @classmethod

@@ -143,6 +143,7 @@ def test_who_is_let_in(make_service: Any, path: Path) -> None:
             assert client.get(path_).status_code == 200
         assert [client.get("/metrics", headers=bearer(one)).status_code for one in (key, watcher)] == [403, 200]
         assert client.get("/metrics").status_code == 401
+        assert search(bearer(watcher)).status_code == 403
         schemes = client.get("/openapi.json").json()["components"]["securitySchemes"]
         assert [scheme["scheme"] for scheme in schemes.values()] == ["bearer"]
 
