@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +17,8 @@ from ragkit.progress import progress_bars
 from ragkit.terminal import printable
 
 if TYPE_CHECKING:
-    from ragkit.chains.config import PipelineConfig
     from ragkit.evaluation.collection import Collection
     from ragkit.evaluation.summary import SystemSummary
-    from ragkit.evaluation.systems import Systems
 
 
 def evaluate(
@@ -30,7 +28,10 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Default: test, else dev, else the first by name.")] = None,
     config: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="A pipeline as YAML; may be repeated. Default: bm25, dense, hybrid and ragkit's own."),
+        typer.Option(
+            metavar="FILE",
+            help="A pipeline as YAML, or bm25, dense, hybrid or default (ragkit's own); may be repeated. Default: these.",
+        ),
     ] = None,
     run: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A TREC run of another system to compare; may be repeated.")
@@ -74,7 +75,7 @@ def evaluate(
     from ragkit.evaluation.runs import check_id, read_run, write_run
     from ragkit.evaluation.summary import as_json as described
     from ragkit.evaluation.summary import summarise
-    from ragkit.evaluation.systems import Systems, read_configs
+    from ragkit.evaluation.systems import BUILT_IN, Systems, built_in, read_configs
 
     # all that can be wrong is found before anything takes long
     if html is not None and html.is_dir():
@@ -83,7 +84,7 @@ def evaluate(
         raise InputError(f"--runs-out: {runs_out} is a file; name a folder")
     measures = list(metric or MEASURES)
     parse_measures(measures)
-    configs = read_configs(config or [])
+    configs = read_configs(config) if config else dict.fromkeys(BUILT_IN)
     others = _named(run or [], configs)
     rankings = {name: read_run(path) for name, path in others.items()}
     collection = load_collection(dataset, split, limit)
@@ -103,7 +104,8 @@ def evaluate(
             partial(open_or_build, collection, home, index, language, progress("encoding", "documents")),
             home / "answers.sqlite",
         )
-        chosen = [systems.make(name, its) for name, its in (configs or _built_in(systems)).items()]
+        own = built_in(systems.store().language) if None in configs.values() else {}
+        chosen = [systems.make(name, its or own[name]) for name, its in configs.items()]
         finished, told = Finished(home / "results"), progress("asking", "questions")
         runs = run_systems(collection.queries, chosen, alone=ALONE if alone is None else alone, finished=finished, progress=told)
     summaries = summarise(collection, runs, rankings, measures)
@@ -118,10 +120,9 @@ def evaluate(
         _print(collection, summaries, measures)
 
 
-def _named(paths: Sequence[Path], configs: Mapping[str, PipelineConfig]) -> dict[str, Path]:
+def _named(paths: Sequence[Path], taken: Container[str]) -> dict[str, Path]:
     """Run files by the name that their system has in the tables."""
     found: dict[str, Path] = {}
-    taken = set(configs) or {"bm25", "dense", "hybrid", "default"}
     for path in paths:
         name = path.name.removesuffix(".gz")
         name = name.rpartition(".")[0] or name
@@ -145,12 +146,6 @@ def _check_run(rankings: Mapping[str, Sequence[str]], collection: Collection, pa
             f"--run: {path} answers no question of {collection.name} {collection.split}; "
             f"its questions have ids like {example!r}, not {wanted!r}"
         )
-
-
-def _built_in(systems: Systems) -> dict[str, PipelineConfig]:
-    from ragkit.evaluation.systems import built_in
-
-    return built_in(systems.store().language)
 
 
 def _print(collection: Collection, summaries: Sequence[SystemSummary], measures: Sequence[str]) -> None:

@@ -22,19 +22,26 @@ DEPTH = 100
 """How many documents the built-in retrievers are asked for."""
 
 
+BUILT_IN = ("bm25", "dense", "hybrid", "default")
+"""Names of what `built_in` makes."""
+
+
 def built_in(language: str | None) -> dict[str, PipelineConfig]:
     """bm25, dense and hybrid alone, and what `ragkit ask` does with text in `language`; each shows 5 passages."""
     plain = {kind: PipelineConfig(retriever={"type": kind, "k": DEPTH}) for kind in ("bm25", "dense", "hybrid")}
     return {**plain, "default": default_config(language)}
 
 
-def read_configs(paths: Sequence[str | Path]) -> dict[str, PipelineConfig]:
-    """Configurations by the stem of their file. Raises `InputError` for one that cannot be read, or two of one name."""
-    found: dict[str, PipelineConfig] = {}
+def read_configs(paths: Sequence[str | Path]) -> dict[str, PipelineConfig | None]:
+    """Configurations by the stem of their file; None for one of `BUILT_IN` that is named where there is no such file.
+
+    Raises `InputError` for one that cannot be read, or two of one name.
+    """
+    found: dict[str, PipelineConfig | None] = {}
     for path in map(Path, paths):
         if path.stem in found:
-            raise InputError(f"--config: two files are named {path.stem!r}, which is what their systems are called; rename one")
-        found[path.stem] = read_config(path)
+            raise InputError(f"--config: two are named {path.stem!r}, which is what their systems are called; rename one")
+        found[path.stem] = None if str(path) in BUILT_IN and not path.exists() else read_config(path)
     return found
 
 

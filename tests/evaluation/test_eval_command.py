@@ -108,6 +108,19 @@ def test_the_systems_without_a_config(
     assert sum(encoder.encoded for encoder in no_default_encoder) == 6
 
 
+def test_what_is_built_in_stands_beside_a_file(
+    run: Callable[..., Result], make_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("--config", "bm25", "--config", make_config("mine", **BM25), "--json")
+    built_in_one, mine = json.loads(done.stdout)["systems"]
+    assert (built_in_one["name"], mine["name"]) == ("bm25", "mine")
+    assert built_in_one["metrics"] == mine["metrics"]
+    make_config("bm25", **PRUNED).rename("bm25")  # a file of that name is a file
+    [file] = json.loads(run("--config", "bm25", "--json").stdout)["systems"]
+    assert [stage["name"] for stage in file["stages"]] == ["hybrid", "prune"]
+
+
 def test_what_is_not_english_is_not_for_the_english_model() -> None:
     assert [stage["type"] for stage in built_in("en")["default"].stages] == [
         "provence-reranker",
@@ -163,7 +176,7 @@ def test_bad_input_is_named_before_the_run(
     (tmp_path / "bad.trec").write_text("q1 Q0 p 1 1 1 x\n")
     cases = {
         "measure: 'bogus' cannot be computed": ["--metric", "bogus"],
-        "--config: two files are named 'plain'": ["--config", plain, "--config", tmp_path / "other" / "plain.yaml"],
+        "--config: two are named 'plain'": ["--config", plain, "--config", tmp_path / "other" / "plain.yaml"],
         "would be called 'hybrid', as another system is": ["--run", tmp_path / "hybrid.trec"],
         "answers no question of tiny test; its questions have ids like '7', not 'q1'": ["--run", tmp_path / "strange.trec"],
         "bad.trec, line 1: has 7 columns": ["--run", tmp_path / "bad.trec"],
