@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import PrivateAttr
@@ -24,16 +25,21 @@ class MaxSimReranker(Reranker):
     encoder: Any = None
     """A `ColBERTEncoder`, or the folder or hub name of a model; None is the packaged all-MiniLM-L6-v2."""
 
-    # one at most, shared by copies, such as those that a cascade makes for each call
-    _encoder: list[MultiVectorEncoder] = PrivateAttr(default_factory=list)
+    # shared by copies, such as those that a cascade makes for each call
+    _loaded: dict[str | Path, MultiVectorEncoder] = PrivateAttr(default_factory=dict)
 
     def scores(self, tasks: Sequence[Task]) -> list[Scores]:
         """See `Reranker.scores`."""
-        if not self._encoder:
-            self._encoder[:] = [as_multi_vector_encoder(self.encoder)]
-        [encoder] = self._encoder
+        encoder = self._made()
         texts = [[passage_text(document) for document in task.documents] for task in tasks]
         distinct = list(dict.fromkeys(text for its_texts in texts for text in its_texts))
         found = dict(zip(distinct, encoder.encode_documents(distinct), strict=True))
         asked = encoder.encode_queries([task.query for task in tasks])
         return [maxsim(query, [found[text] for text in its_texts]) for query, its_texts in zip(asked, texts, strict=True)]
+
+    def _made(self) -> MultiVectorEncoder:
+        if not isinstance(self.encoder, str | Path):
+            return as_multi_vector_encoder(self.encoder)
+        if self.encoder not in self._loaded:
+            self._loaded[self.encoder] = as_multi_vector_encoder(self.encoder)
+        return self._loaded[self.encoder]

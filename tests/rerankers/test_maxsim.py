@@ -103,3 +103,12 @@ def test_a_cascade_makes_its_encoder_once(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(2):
         cascade.compress_documents([Document("cat"), Document("dog")], "cat")
     assert made == ["folder"]
+
+
+def test_a_copy_with_another_encoder_asks_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("ragkit.rerankers.maxsim.as_multi_vector_encoder", lambda value: made.append(value) or WordVectors())
+    reranker = MaxSimReranker(encoder="folder")
+    for one in (reranker.model_copy(update={"encoder": "another"}), reranker):
+        one.compress_documents([Document("cat"), Document("dog")], "cat")
+    assert made == ["another", "folder"]
