@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 from typing import Any
 
 _EVERY_S = 1.0
@@ -22,5 +23,6 @@ def give_back() -> bool:
     Batches of many lengths allocate and free tensors of many sizes. What glibc keeps of them falls to pieces that the next
     batch cannot use, and so grows: to twice what was in use, where this was measured.
     """
-    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    # elsewhere a process cannot be looked through for a function
+    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     return trim is not None and bool(trim(0))
