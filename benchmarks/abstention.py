@@ -28,7 +28,7 @@ from ragkit.chains.context import GroundedContext
 from ragkit.chains.logistic import probability, reliability
 from ragkit.evaluation.datasets import load_dataset, read_jsonl
 from ragkit.provence.model import ProvenceModel
-from ragkit.training.assemble import _drawn
+from ragkit.training.assemble import is_held_out
 
 RESULTS = ROOT / "benchmarks" / "results" / "abstention.md"
 SHIPPED = ROOT / "ragkit" / "chains" / "assets" / "confidence.json"
@@ -51,7 +51,7 @@ def questions(split: str, count: int) -> list[Question]:
     titles = {record["_id"]: record["title"] for record in read_jsonl(folder / "corpus.jsonl")}
     answers = {record["_id"]: tuple(record["answers"]) for record in read_jsonl(folder / "queries.jsonl")}
     dataset = load_dataset(folder, split)
-    chosen = {title for title in titles.values() if split == "test" or _drawn(f"0 {title}", _HELD_OUT)}
+    chosen = {title for title in titles.values() if split == "test" or is_held_out(title, _HELD_OUT)}
     those = [
         Question(id_, text, answers[id_])
         for id_, text in dataset.queries.items()

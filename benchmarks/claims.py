@@ -37,7 +37,7 @@ from ragkit.documents.tokens import RegexTokenizer
 from ragkit.encoders.lexical import Analyzer
 from ragkit.evaluation.sentences import LabelledQuestion, load_sentences
 from ragkit.provence.model import ProvenceModel
-from ragkit.training.assemble import _drawn
+from ragkit.training.assemble import is_held_out
 
 RESULTS = ROOT / "benchmarks" / "results" / "claims.md"
 ANALYZER = Analyzer()
@@ -139,7 +139,7 @@ def cases(split: str, count: int, short: bool) -> list[Case]:
     dataset = load_sentences(DATA / "squad", split)
     questions = [question for question in dataset.questions if question.passages[0].gold]
     if split == "train":
-        questions = [question for question in questions if _drawn(f"0 {question.record['title']}", _HELD_OUT)]
+        questions = [question for question in questions if is_held_out(str(question.record["title"]), _HELD_OUT)]
     beside: dict[str, list[LabelledQuestion]] = defaultdict(list)
     for question in questions:
         beside[passage_text(question.passages[0].document)].append(question)

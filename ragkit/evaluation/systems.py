@@ -28,7 +28,7 @@ BUILT_IN = ("bm25", "dense", "hybrid", "default")
 
 def built_in(language: str | None) -> dict[str, PipelineConfig]:
     """bm25, dense and hybrid alone, and what `ragkit ask` does with text in `language`; each shows 5 passages."""
-    plain = {kind: PipelineConfig(retriever={"type": kind, "k": DEPTH}) for kind in ("bm25", "dense", "hybrid")}
+    plain = {kind: PipelineConfig(retriever={"type": kind, "k": DEPTH}) for kind in BUILT_IN if kind != "default"}
     return {**plain, "default": default_config(language)}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from ragkit.compressor import CompressorInput
-from ragkit.documents.provenance import SCORE_KEY, provenance
+from ragkit.documents.provenance import provenance, score_of
 from ragkit.errors import InputError
 from ragkit.evaluation.collection import Collection
 from ragkit.evaluation.tuning import Floats, Ints, Marked
@@ -147,8 +147,8 @@ class Workbench:
         new = [group not in its for group, its in zip(groups, known, strict=True)]
         missing = [positions.tolist() if its_new else [] for positions, its_new in zip(cut, new, strict=True)]
         for at, documents in self._asked(missing, reranker):
-            scores = {position: document.metadata.get(SCORE_KEY) for position, document in documents.items()}
-            known[at][groups[at]] = {position: -np.inf if score is None else float(score) for position, score in scores.items()}
+            scores = {position: score_of(document) for position, document in documents.items()}
+            known[at][groups[at]] = {position: -np.inf if score is None else score for position, score in scores.items()}
         return [its.get(group, {}) for group, its in zip(groups, known, strict=True)]
 
     def _asked(self, missing: Sequence[Sequence[int]], stage: Reranker | Pruner) -> Iterator[tuple[int, dict[int, Document]]]:

@@ -16,7 +16,7 @@ from ragkit.chains.confidence import calibration_for
 from ragkit.chains.context import Candidate, Citation
 from ragkit.chains.pipeline import Pipeline
 from ragkit.corpus.filters import Filter, both, compile_filter
-from ragkit.documents.provenance import SCORE_KEY, provenance
+from ragkit.documents.provenance import provenance, score_of
 from ragkit.errors import InputError
 from ragkit.mcp_server.inert import Allowance, inert, inert_label
 from ragkit.mcp_server.opening import Opened
@@ -122,7 +122,7 @@ def _passage(document: Document, allowance: Allowance) -> Passage:
         headings=[*map(inert_label, record.headings[-_HEADINGS:])],
         first_line=record.line(0, text),
         last_line=record.line(max(len(text) - 1, 0), text),
-        score=document.metadata.get(SCORE_KEY),
+        score=score_of(document),
         text=shown,
         truncated=truncated,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
@@ -14,7 +13,7 @@ from langchain_core.documents import Document
 from pydantic import Field, field_validator
 
 from ragkit.compressor import Task
-from ragkit.documents.provenance import SCORE_KEY, provenance
+from ragkit.documents.provenance import provenance, score_of
 from ragkit.encoders.languages import language_name
 from ragkit.encoders.lexical import Analyzer, words
 from ragkit.indexes.base import Scores
@@ -106,8 +105,8 @@ _EMPTY = "  "
 
 def _given(documents: Sequence[Document]) -> Scores:
     """The scores that the order rests on; all zero if there are none."""
-    scores = [document.metadata.get(SCORE_KEY) for document in documents]
-    if all(isinstance(score, Real) and math.isfinite(score) for score in scores):
+    scores = [score_of(document) for document in documents]
+    if all(score is not None and math.isfinite(score) for score in scores):
         base = np.array(scores, np.float64)
         if (base[:-1] >= base[1:]).all():
             return base

@@ -6,7 +6,6 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
 from typing import Any, Literal, Self
 
 from langchain_core.documents import Document
@@ -16,7 +15,7 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import Field, model_validator
 
 from ragkit.corpus.filters import Filter
-from ragkit.documents.provenance import SCORE_KEY, StageResult, ensure_id, with_stages
+from ragkit.documents.provenance import StageResult, ensure_id, score_of, with_stages
 from ragkit.errors import InputError
 from ragkit.retrievers.batched import BatchedRetriever, Results, check_k
 
@@ -178,7 +177,4 @@ def _unscored(documents: Sequence[Document]) -> Scored:
 
 
 def _with_own_scores(documents: Sequence[Document]) -> Scored:
-    scores = [document.metadata.get(SCORE_KEY) for document in documents]
-    return [
-        (document, float(score) if isinstance(score, Real) else None) for document, score in zip(documents, scores, strict=True)
-    ]
+    return [(document, score_of(document)) for document in documents]

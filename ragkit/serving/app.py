@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from ragkit.chains.answer import Answer
 from ragkit.chains.context import GroundedContext
 from ragkit.corpus.filters import Filter
-from ragkit.documents.provenance import SCORE_KEY
+from ragkit.documents.provenance import score_of
 from ragkit.documents.tokens import RegexTokenizer, count_tokens
 from ragkit.serving import replies
 from ragkit.serving.asking import answering
@@ -255,7 +255,7 @@ def _documents(given: list[str | TextDocument]) -> list[Document]:
 
 
 def _reranked(document: Document, given: list[str | TextDocument] | None) -> replies.Reranked:
-    index, score = int(str(document.id)), document.metadata.get(SCORE_KEY)
+    index, score = int(str(document.id)), score_of(document)
     if score is None:
         raise Problem(503, "the reranker gave no scores; try again", headers={"Retry-After": "1"})
     return replies.Reranked(index=index, relevance_score=score, document=None if given is None else _shown(given[index]))

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ragkit.chains.answer import Answer
 from ragkit.chains.context import Citation, GroundedContext, GroundedPassage, Sentence
-from ragkit.documents.provenance import KEY, SCORE_KEY, passage_text, provenance
+from ragkit.documents.provenance import KEY, SCORE_KEY, passage_text, provenance, score_of
 
 
 class Wrong(BaseModel):
@@ -204,7 +204,7 @@ def hit(document: Document) -> Hit:
     record = provenance(document)
     return Hit(
         id=str(document.id),
-        score=document.metadata.get(SCORE_KEY),
+        score=score_of(document),
         source=record.source or str(document.id),
         start=record.start,
         end=record.start + len(document.page_content),
