@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ragkit.errors import InputError
 
 Filter = Mapping[str, Any]
+T = TypeVar("T", str, float | str)
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _NUMBER = "type IN ('integer', 'real')"
+_DEEPEST, _CHAIN = 10, 50  # SQLite takes expressions up to 1000 deep, and brackets up to about 30
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_RANGES)
 
 
@@ -40,17 +42,22 @@ class Dialect(NamedTuple):
 
     def condition(self, filter: Filter) -> Condition:
         """A filter in this dialect. Raises `InputError`, naming the key, for anything outside the grammar above."""
+        return self._all_of(filter, 1)
+
+    def _all_of(self, filter: Filter, depth: int) -> Condition:
         if not isinstance(filter, Mapping):
             raise InputError(f"filter must be a mapping such as {{'lang': 'en'}}, not {type(filter).__name__}")
-        return _join("AND", [self._entry(key, value) for key, value in filter.items()])
+        if depth > _DEEPEST:
+            raise InputError(f"filter: $and, $or and $not are nested more than {_DEEPEST} deep; put what they hold side by side")
+        return _join("AND", [self._entry(key, value, depth) for key, value in filter.items()])
 
-    def _entry(self, key: str, value: Any) -> Condition:
+    def _entry(self, key: str, value: Any, depth: int) -> Condition:
         if key in ("$and", "$or"):
             if not isinstance(value, Sequence) or isinstance(value, str):
                 raise InputError(f"filter {key}: expected a list of filters, got {type(value).__name__}")
-            return _join("AND" if key == "$and" else "OR", [self.condition(part) for part in value])
+            return _join("AND" if key == "$and" else "OR", [self._all_of(part, depth + 1) for part in value])
         if key == "$not":
-            return _negate(self.condition(value))
+            return _negate(self._all_of(value, depth + 1))
         if not isinstance(key, str) or key.startswith("$"):
             raise InputError(f"filter key {key!r} is unknown; use a metadata field, $and, $or or $not")
         if isinstance(value, Mapping):
@@ -106,16 +113,18 @@ def _join(word: str, parts: Sequence[Condition]) -> Condition:
     """All of the parts, or one of them; of none all hold."""
     empty = "true" if word == "AND" else "false"
     return Condition(
-        _halved(word, [part.sql for part in parts]) if parts else empty,
+        _bracketed(word, [part.sql for part in parts]) if parts else empty,
         [parameter for part in parts for parameter in part.parameters],
         [field for part in parts for field in part.fields],
     )
 
 
-def _halved(word: str, tests: Sequence[str]) -> str:
-    """The tests in a tree of brackets, not in a chain: SQLite takes no expression that is deeper than 1000."""
-    middle = len(tests) // 2
-    return f"({_halved(word, tests[:middle])} {word} {_halved(word, tests[middle:])})" if middle else tests[0]
+def _bracketed(word: str, tests: Sequence[str]) -> str:
+    """The tests in chains of at most `_CHAIN`: a long chain is a deep expression to SQLite, and so are many brackets."""
+    while len(tests) > 1:
+        links = [tests[start : start + _CHAIN] for start in range(0, len(tests), _CHAIN)]
+        tests = [f"({f' {word} '.join(chain)})" if len(chain) > 1 else chain[0] for chain in links]
+    return tests[0]
 
 
 def _negate(condition: Condition) -> Condition:
@@ -139,11 +148,20 @@ def _one_of(field: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
 
 def _compare(field: str, sign: str, bound: float | str) -> tuple[str, list[Any]]:
     kind = "type = 'text'" if isinstance(bound, str) else _NUMBER
-    return _holds(field, f"{kind} AND value {sign} ?", [bound])
+    return _holds(field, f"{kind} AND value {sign} ?", [_encodable(field, bound)])
 
 
 def _holds(field: str, test: str, parameters: list[Any]) -> tuple[str, list[Any]]:
-    return f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND {test})", [field, *parameters]
+    return f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND {test})", [_encodable(field, field), *parameters]
+
+
+def _encodable(field: str, value: T) -> T:
+    """The value, which SQLite is to be given as such."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"filter {field!r}: {value!r} holds half of a surrogate pair; use valid Unicode") from None
+    return value
 
 
 _SQLITE = Dialect(_one_of, _compare)

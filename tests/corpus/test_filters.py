@@ -100,6 +100,13 @@ def test_filter_equals_plain_reading(metadatas: list[dict[str, Any]], filter: di
     assert corpus.allowed(filter).tolist() == expected
 
 
+def nested(operator: str, depth: int) -> dict[str, Any]:
+    filter: dict[str, Any] = {"a": 1}
+    for _ in range(depth):
+        filter = {operator: [filter] if operator == "$and" else filter}
+    return filter
+
+
 @pytest.mark.parametrize(
     ("filter", "names"),
     [
@@ -115,12 +122,27 @@ def test_filter_equals_plain_reading(metadatas: list[dict[str, Any]], filter: di
         ({"a": {"$in": [1, float("inf")]}}, "finite"),
         ({"a": {"$in": [[1]]}}, "list"),
         ("a=1", "mapping"),
+        (nested("$not", 10), "10 deep"),
+        (nested("$and", 5_000), "10 deep"),
+        ({"\ud800": 1}, "half of a surrogate pair"),
+        ({"a": {"$lt": "x\udfff"}}, "half of a surrogate pair"),
     ],
 )
 def test_bad_filters_name_the_key(filter: Any, names: str) -> None:
     with pytest.raises(InputError) as caught:
         corpus_of({"a": 1}).allowed(filter)
     assert names in str(caught.value)
+
+
+@pytest.mark.parametrize("siblings", [0, 1, 60, 3_000])
+def test_as_deep_as_a_filter_may_be(siblings: int) -> None:
+    filter: dict[str, Any] = {"a": 1}
+    for depth in range(9):
+        others = [{"a": 2}] * siblings if depth % 3 else [{"a": {"$nin": [2, "2", None]}}] * min(siblings, 60)
+        filter = {"b": 1, "$not" if depth % 2 else "$or": filter if depth % 2 else [filter, *others]}
+    metadatas = [{"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 2}, {}]
+    expected = [n for n, metadata in enumerate(metadatas) if passes(filter, metadata)]
+    assert corpus_of(*metadatas).allowed(filter).tolist() == expected
 
 
 def test_unknown_field_lists_the_known_ones() -> None:
