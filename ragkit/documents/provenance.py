@@ -79,14 +79,17 @@ class Provenance:
         if not isinstance(data, Mapping) or not data.keys() <= cls.__dataclass_fields__.keys():
             raise InputError(f"metadata[{KEY!r}] belongs to ragkit and holds something else; rename that field")
         fields = dict(data)
-        for name, kind in (("lines", Mark), ("pages", Mark), ("units", Unit), ("stages", StageResult)):
-            if name in fields:
-                fields[name] = tuple(kind(*item) for item in fields[name])
-        if "spans" in fields:
-            fields["spans"] = tuple((start, end) for start, end in fields["spans"])
-        for name in ("headings", "unit_scores"):
-            if name in fields:
-                fields[name] = tuple(fields[name])
+        try:
+            for name, kind in (("lines", Mark), ("pages", Mark), ("units", Unit), ("stages", StageResult)):
+                if name in fields:
+                    fields[name] = tuple(kind(*item) for item in fields[name])
+            if "spans" in fields:
+                fields["spans"] = tuple((start, end) for start, end in fields["spans"])
+            for name in ("headings", "unit_scores"):
+                if name in fields:
+                    fields[name] = tuple(fields[name])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"metadata[{KEY!r}] is not as ragkit wrote it ({error}); remove that field") from None
         return cls(**fields)
 
 

@@ -10,10 +10,12 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 
+from ragkit import InputError
 from ragkit.documents.blocks import text_blocks
 from ragkit.documents.model import Mark, Source, Unit
 from ragkit.documents.provenance import (
@@ -61,6 +63,12 @@ def test_a_record_survives_json(record: Provenance) -> None:
     for mine, its in ((record.lines, back.lines), (record.units, back.units), (record.stages, back.stages)):
         assert [type(item) for item in mine or ()] == [type(item) for item in its or ()]
     assert back.to_json() == data
+
+
+@pytest.mark.parametrize("wrong", [{"units": 3}, {"units": [[1]]}, {"stages": ["abcd"]}, {"spans": [[1, 2, 3]]}, {"headings": 7}])
+def test_a_record_of_another_shape_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"metadata\['ragkit'\]"):
+        provenance(Document("text", metadata={"ragkit": wrong}))
 
 
 def test_defaults_take_no_room() -> None:
