@@ -20,8 +20,8 @@ from ragkit.quoting import plain
 from ragkit.training.citations import numbered, parse_citations
 from ragkit.training.examples import EXAMPLE, Example, read_examples
 
-Model = Runnable[LanguageModelInput, AIMessage]
-"""A chat model, or one with retries, fallbacks or limits around it."""
+Model = Runnable[LanguageModelInput, AIMessage] | Runnable[LanguageModelInput, str]
+"""A language model, or one with retries, fallbacks or limits around it."""
 _LINE_START = b'{"id":'
 
 
@@ -123,12 +123,13 @@ def _ask(model: Model, items: Sequence[Example], template: ChatPromptTemplate, c
     prompts: list[LanguageModelInput] = [
         template.invoke({"passage": numbered(item.title, item.sentences), "question": plain(item.question)}) for item in items
     ]
-    answers: Sequence[AIMessage | Exception]
+    answers: Sequence[AIMessage | str | Exception]
     try:
         answers = model.batch(prompts, config, return_exceptions=True)
     except Exception as error:  # some models have a batch of their own that fails as a whole
         answers = [error] * len(items)
-    return [_label(item, answer) for item, answer in zip(items, answers, strict=True)]
+    messages = [AIMessage(answer) if isinstance(answer, str) else answer for answer in answers]
+    return [_label(item, answer) for item, answer in zip(items, messages, strict=True)]
 
 
 def _label(item: Example, answer: AIMessage | Exception) -> Label:

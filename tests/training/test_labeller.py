@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
+from langchain_core.language_models import BaseChatModel, FakeListLLM, GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
@@ -222,6 +222,7 @@ def test_other_chat_models_and_contents() -> None:
     )
     assert by_blocks == Label("a", (1,), "So [2].")
     assert by_text == Label("a", (0,), "[1] ?")
+    assert label(FakeListLLM(responses=["It is [2]."]), [item()]) == [Label("a", (1,), "It is [2].")]
 
 
 @pytest.mark.parametrize(
