@@ -111,13 +111,16 @@ def _print(tuned: Tuned, questions: int, out: Path) -> None:
         return [name, number(row.value), number(row.evidence), f"{row.ms:.1f}", f"{row.calls:.1f}"]
 
     header = ["candidate", "nDCG@10", "evidence kept", "ms", "LLM calls"]
-    about = f"Of what was tried, what nothing beats in every column, on {questions} questions"
+    about = (
+        f"Of what was tried, what nothing beats in every column, on {questions} questions; ms: the median time of a question "
+        f"from search to pruning, of {min(_TIMED, questions)} asked alone"
+    )
     front = Table(about, header, [cells(row.name, row) for row in tuned.front])
     rows = [cells(f"default: {tuned.default.name}", tuned.default), cells(f"chosen: {tuned.chosen.name}", tuned.chosen)]
     chosen = Table(f"Chosen, and written to {out}", header, rows)
     held_out = (
         f"Chosen without the questions it is judged by: nDCG@10 {tuned.choice.gain:+.3f} over {tuned.choice.start.name} "
-        f"(standard error {tuned.choice.error:.3f})"
+        f"(standard error {tuned.choice.error:.3f}; a gain of less than twice that may be chance, more questions make it smaller)"
     )
     if not sys.stdout.isatty():
         typer.echo("\n\n".join([front.markdown(), chosen.markdown(), held_out]))
