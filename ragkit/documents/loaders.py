@@ -21,6 +21,13 @@ from ragkit.documents.unreadable import EmptyFile, UnreadableFile
 __all__ = ["EmptyFile", "UnreadableFile", "find_files", "load", "load_bytes", "read_file"]
 
 _log = logging.getLogger(__name__)
+# what the Encoding Standard (WHATWG) has browsers read
+_ENCODINGS = [
+    *"ascii utf_8 utf_16 utf_16_le utf_16_be shift_jis euc_jp iso2022_jp euc_kr gbk gb18030 big5".split(),
+    *("cp866", "cp874", *(f"cp{page}" for page in range(1250, 1259)), "koi8_r", "koi8_u", "mac_roman", "mac_cyrillic"),
+    *(f"iso8859_{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+]
+_USUAL = "cp1252"
 _WIDE_MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
@@ -89,12 +96,21 @@ def _decoded(data: bytes, name: str) -> str | None:
 def _guess(data: bytes, name: str) -> str | None:
     from charset_normalizer import from_bytes
 
-    best = from_bytes(data).best()
-    text = None if best is None else str(best)
-    if best is None or text is None or _CONTROLS.search(text):
+    matches = from_bytes(data, cp_isolation=_ENCODINGS)
+    best = matches.best()
+    if best is None:
         return None
-    # encodings with one byte for a letter differ in a few letters only, so it may well be wrong
-    _log.warning("%s: is no UTF-8, and was read as %s, which is a guess; save it as UTF-8 to be sure", name, best.encoding)
+    # encodings with one byte for a letter differ in a few letters, and often nothing but custom tells them apart
+    equal = [match for match in matches if (match.chaos, match.coherence) == (best.chaos, best.coherence)]
+    usual = next((match for match in equal if _USUAL in match.could_be_from_charset), None)
+    text = str(usual or best)
+    if _CONTROLS.search(text):
+        return None
+    _log.warning(
+        "%s: is no UTF-8, and was read as %s, which is a guess; save it as UTF-8 to be sure",
+        name,
+        _USUAL if usual else best.encoding,
+    )
     return text
 
 

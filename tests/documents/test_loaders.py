@@ -71,6 +71,26 @@ def test_text_is_decoded_as_it_is(tmp_path, text):
     assert source.name == source.file == str(tmp_path / "a.md")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "café latin"),
+        ("cp1252", "Grüße"),
+        ("cp1252", "He said “hello” – it’s fine…"),
+        ("cp1252", "Le déjeuner était très bon, mais l'hôtel où nous étions logés coûtait cher. À bientôt, François."),
+        ("cp1250", "Příliš žluťoučký kůň úpěl ďábelské ódy."),
+        ("cp1251", "Договор заканчивается третьего мая, ключи передаются раньше."),
+        ("koi8_r", "Договор заканчивается третьего мая, ключи передаются раньше."),
+        ("shift_jis", "契約は五月三日に終わります。鍵は前もって渡してください。"),
+        ("euc_jp", "契約は五月三日に終わります。鍵は前もって渡してください。"),
+        ("gb18030", "合同将于五月三日到期，请提前交还钥匙。"),
+        ("euc_kr", "계약은 오월 삼일에 끝납니다. 열쇠를 미리 주세요."),
+    ],
+)
+def test_old_encodings_are_guessed(tmp_path, encoding, text):
+    assert one(write(tmp_path / "a.txt", text.encode(encoding))).text == text
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "cp1252"])
 def test_other_encodings(tmp_path, encoding, caplog):
     text = "Grüße aus München. Das Café über der Straße ist schön, größer und älter als früher. " * 5
