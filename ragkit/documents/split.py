@@ -57,6 +57,8 @@ class _Passage:
     start: int
     end: int
     section: _Section
+    path: tuple[str, ...]
+    """The headings above all of it."""
     whole: bool = False
     """Whether it holds its section from the first to the last character."""
 
@@ -102,7 +104,8 @@ class _Splitter:
             packed = self._pack(section)
             packed[0].whole = len(packed) == 1
             if done and self._joins(done[-1], packed[0]):
-                packed[0].start = done.pop().start
+                short = done.pop()
+                packed[0].start, packed[0].path = short.start, short.path
             done.extend(packed)
         return done
 
@@ -122,7 +125,7 @@ class _Splitter:
                 passages[-1].end = end
             else:
                 begin = self._overlap_start(passages[-1], start, end) if passages and self.overlap else start
-                passages.append(_Passage(begin, end, section))
+                passages.append(_Passage(begin, end, section, section.path))
         return passages
 
     def _overlap_start(self, before: _Passage, start: int, end: int) -> int:
@@ -241,7 +244,7 @@ def _sections(blocks: Sequence[Block]) -> Iterator[_Section]:
 def _documents(source: Source, passages: Sequence[_Passage], all_units: tuple[Unit, ...]) -> Iterator[Document]:
     newlines = [match.start() for match in re.finditer("\n", source.text)]
     seen: Counter[str] = Counter()
-    for start, end, path in ((passage.start, passage.end, passage.section.path) for passage in passages):
+    for start, end, path in ((passage.start, passage.end, passage.path) for passage in passages):
         text = source.text[start:end]
         extra = {"title": source.title} if source.title else {}
         headings = {"headings": list(path)} if path else {}

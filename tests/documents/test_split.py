@@ -93,6 +93,16 @@ def test_short_section_joins_its_subsection_only():
     ]
 
 
+def test_headings_stand_above_the_whole_passage():
+    body = words(10)
+    found = cut(f"# A\n\nshort\n\n## B\n\n{body}\n\n### C\n\n{body}\n\n## D\n\ntiny\n\n### E\n\n#### F\n\n{body}", size=20)
+    assert [(d.page_content.split("\n")[0], d.metadata["headings"]) for d in found] == [
+        ("# A", ["A"]),
+        ("### C", ["A", "B", "C"]),
+        ("## D", ["A", "D"]),
+    ]
+
+
 def test_overlap_repeats_whole_units_of_the_same_section():
     found = texts("# H\n\nAnn ate it. Bob ran off. Cat sat up. Dog lay down.\n\n# I\n\nEve did so.", size=9, overlap=3)
     assert found == ["# H\n\nAnn ate it. Bob ran off.", "Bob ran off. Cat sat up. Dog lay down.", "# I\n\nEve did so."]
