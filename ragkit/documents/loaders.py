@@ -23,7 +23,8 @@ __all__ = ["EmptyFile", "UnreadableFile", "find_files", "load", "load_bytes", "r
 _log = logging.getLogger(__name__)
 # what the Encoding Standard (WHATWG) has browsers read
 _ENCODINGS = [
-    *"ascii utf_8 utf_16 utf_16_le utf_16_be shift_jis euc_jp iso2022_jp euc_kr gbk gb18030 big5".split(),
+    *("ascii", "utf_8", "utf_16", "utf_16_le", "utf_16_be"),
+    *("shift_jis", "euc_jp", "iso2022_jp", "euc_kr", "gbk", "gb18030", "big5"),
     *("cp866", "cp874", *(f"cp{page}" for page in range(1250, 1259)), "koi8_r", "koi8_u", "mac_roman", "mac_cyrillic"),
     *(f"iso8859_{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
 ]
