@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection
 
 from ragkit.errors import InputError
@@ -61,6 +63,9 @@ this to was will with"""
 
 # Indexed as character bigrams, or written syllable by syllable: what is listed as a word is mostly part of another here
 _NO_LIST = {"chinese", "japanese", "korean", "thai", "vietnamese"}
+_WORD = re.compile(r"[^\W\d_]+")
+# a tenth to a half of a text are stop words of its own language, and a third of that are another's that is like it
+_ENOUGH_WORDS, _LEAST_SHARE, _TIMES = 200, 0.1, 1.5
 
 
 def language_name(language: str) -> str:
@@ -90,3 +95,20 @@ def stop_words(language: str) -> Collection[str]:
         return ()
     words: list[str] = lists.get_stop_words(language)
     return words
+
+
+def other_language(text: str, language: str) -> str | None:
+    """The language, by name, that a text seems to be in rather than in this one: that of most of its stop words.
+
+    None for a text of less than 200 words, where no language stands out, and for a language of which no list is known.
+    """
+    import stop_words as lists
+
+    counts = Counter(word.casefold() for word in _WORD.findall(text))
+    known = sorted((set(LANGUAGES.values()) - _NO_LIST | {"vietnamese"}).intersection(lists.AVAILABLE_LANGUAGES))
+    if counts.total() < _ENOUGH_WORDS or language not in known:
+        return None
+    # the list that `stop_words` has for English is shorter than the others
+    shares = {name: sum(counts[word] for word in set(lists.get_stop_words(name))) / counts.total() for name in known}
+    best = max(shares, key=lambda name: shares[name])
+    return best if shares[best] >= max(_LEAST_SHARE, _TIMES * shares[language]) else None
