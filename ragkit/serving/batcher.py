@@ -52,20 +52,25 @@ class Batcher(Generic[T, R]):
         most_weight: int | None = None,
         weigh: Callable[[T], int] = lambda item: 1,
         longest_wait: float = 0.0,
+        light: float = 1.0,
         told: Callable[[Batch], None] = lambda batch: None,
         refused: Callable[[Why], None] = lambda why: None,
     ) -> None:
         """`work` returns one result per item, in order; an exception among them is its item's alone.
 
         If `work` raises, each item of its batch is tried alone, so that one bad item fails no other. A batch has at most
-        `most_items`, which together weigh at most `most_weight`; a heavier item goes alone. `weigh` says how much work an item
-        is, in a unit of which only ratios count. With a `longest_wait`, a batch that is not full waits that many seconds for
-        company. `refused` is called whenever `submit` raises `BusyError`.
+        `most_items`, which together weigh at most `most_weight`; a heavier item goes alone. `weigh` says how much of an item
+        there is to read, more than 0; for `light`, see `Pace`. With a `longest_wait`, a batch that is not full waits that many
+        seconds for company. `refused` is called whenever `submit` raises `BusyError`.
         """
         self._work, self._weigh, self._told, self._refused = work, weigh, told, refused
         self._longest_wait = longest_wait
         self._queue: Queue[_Place[T]] = Queue(
-            most_items=most_items, most_weight=most_weight, most_waiting=most_waiting, longest_wait=longest_wait
+            most_items=most_items,
+            most_weight=most_weight,
+            most_waiting=most_waiting,
+            longest_wait=longest_wait,
+            light=light,
         )
         self._full = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None

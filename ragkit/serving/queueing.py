@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -28,7 +28,7 @@ class Place:
     """A place in a queue. Times are seconds of the queue's clock."""
 
     weight: float
-    """More than 0; what takes twice as long weighs twice as much."""
+    """How much there is to read; more than 0. Only ratios count."""
     since: float
     by: float = inf
     """When it must be done."""
@@ -56,17 +56,23 @@ class Queue(Generic[P]):
     """
 
     def __init__(
-        self, *, most_items: int, most_waiting: int, most_weight: float | None = None, longest_wait: float = 0.0
+        self,
+        *,
+        most_items: int,
+        most_waiting: int,
+        most_weight: float | None = None,
+        longest_wait: float = 0.0,
+        light: float = 1.0,
     ) -> None:
         """A batch has at most `most_items`, which together weigh at most `most_weight`; a heavier one goes alone.
 
-        `longest_wait` is how many seconds a batch that is not full waits for company.
+        `longest_wait` is how many seconds a batch that is not full waits for company. For `light`, see `Pace`.
         """
         self._most_items, self._most_waiting, self._longest_wait = most_items, most_waiting, longest_wait
         self._most_weight = inf if most_weight is None else most_weight
         self._waiting: dict[P, None] = {}
-        self._running, self._began = 0.0, 0.0
-        self.pace = Pace()
+        self._running, self._running_weight, self._began = 0, 0.0, 0.0
+        self.pace, self._light = Pace(light), light
 
     def __len__(self) -> int:
         """How many wait, without those that are being worked on."""
@@ -89,7 +95,7 @@ class Queue(Generic[P]):
         if place.ahead and place.by < inf:
             if not self.pace.known and not self._in_next_batch(place):
                 raise BusyError(1, "unsure")
-            late = now + self._until_free(now, place.weight, slow=True) - place.by
+            late = now + self._until_free(now, [place], slow=True) - place.by
             if late > 0:
                 raise BusyError(late, "late")
         self._waiting[place] = None
@@ -104,7 +110,7 @@ class Queue(Generic[P]):
 
     def expected(self, now: float) -> float:
         """Seconds until what is here by now will be done, in the mean; 0 while nothing is known."""
-        return self._until_free(now, 0.0, slow=False)
+        return self._until_free(now, [], slow=False)
 
     def take(self, now: float) -> Taken[P]:
         """The next batch, which begins now unless it is empty, and all who would be late by what is known now.
@@ -114,27 +120,29 @@ class Queue(Generic[P]):
         batch: list[P] = []
         late: list[P] = []
         weight, by, open_ = 0.0, inf, True
+        count = 1  # with the one that is looked at
         for place in self:
             together = weight + place.weight
             if open_ and batch:
-                in_time = now + self.pace.at_most(together) <= min(by, place.by)
+                in_time = now + self.pace.at_most(count, together) <= min(by, place.by)
                 open_ = len(batch) < self._most_items and together <= self._most_weight and in_time
-            if place.ahead and now + (self.pace.at_most if open_ and not batch else self.pace.seconds)(together) > place.by:
+            estimate = self.pace.at_most if open_ and not batch else self.pace.seconds
+            if place.ahead and now + estimate(count, together) > place.by:
                 late.append(place)
                 continue
             if open_:
                 batch.append(place)
                 by = min(by, place.by)
-            weight = together
+            weight, count = together, count + 1
         for place in (*batch, *late):
             del self._waiting[place]
-        self._running, self._began = sum(place.weight for place in batch), now
+        self._running, self._running_weight, self._began = len(batch), sum(place.weight for place in batch), now
         return Taken(batch, late)
 
     def done(self, now: float) -> None:
         """The batch that was taken has been worked on."""
-        self.pace.add(self._running, now - self._began)
-        self._running = 0.0
+        self.pace.add(self._running, self._running_weight, now - self._began)
+        self._running = 0
 
     @property
     def _weight(self) -> float:
@@ -143,13 +151,17 @@ class Queue(Generic[P]):
     def _in_next_batch(self, place: P) -> bool:
         return len(self) < self._most_items and self._weight + place.weight <= self._most_weight
 
-    def _until_free(self, now: float, more: float, *, slow: bool) -> float:
-        waiting = self._weight + more
+    def _until_free(self, now: float, more: Sequence[P], *, slow: bool) -> float:
+        """Seconds until what is here and `more` will be done."""
         wait = 0.0 if self.full_batch else self._longest_wait
         estimate = self.pace.at_most if slow else self.pace.seconds
+        count, weight = len(self) + len(more), self._weight + sum(place.weight for place in more)
         if not self._running:
-            return wait + estimate(waiting)
+            return wait + estimate(count, weight)
+        elapsed, whole = now - self._began, estimate(self._running, self._running_weight)
+        if elapsed <= whole or not self.pace.known:
+            return max(0.0, whole - elapsed) + wait + estimate(count, weight)
         # a batch that takes longer than it should says so of all that come after it
-        elapsed = now - self._began
-        whole = max(estimate(self._running), elapsed)
-        return whole - elapsed + wait + max(estimate(waiting), elapsed * waiting / self._running)
+        now_at = Pace(self._light)
+        now_at.add(self._running, self._running_weight, elapsed)
+        return wait + max(estimate(count, weight), now_at.seconds(count, weight))

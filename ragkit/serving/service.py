@@ -33,6 +33,7 @@ from ragkit.serving.opening import open_pipeline
 from ragkit.store.base import BaseStore
 
 _log = logging.getLogger(__name__)
+_LIGHT = 1 / 64  # of a full batch: a device that pays for larger batches is one on which small ones are mostly overhead
 _Ask = Callable[[Sequence[CompressorInput], Sequence[RunnableConfig]], Awaitable[list[Outcome | Exception]]]
 
 
@@ -187,6 +188,7 @@ class Service:
             most_weight=self.limits.batch_tokens,
             most_waiting=self.limits.waiting,
             longest_wait=self.limits.batch_wait_s,
+            light=self.limits.batch_tokens * _LIGHT,
             weigh=weigh,
             told=self.metrics.batches(model),
             refused=self.metrics.refusals(model),

@@ -261,7 +261,7 @@ def test_what_would_be_late_is_told_so_at_once(make_service: Any, gate: Gate) ->
         [batcher] = [one for one in service._batchers if one._queue.pace.known]
         blocked = pool.submit(rerank, "blocked")
         assert gate.entered.wait(20)
-        batcher._queue.pace.add(1, 3600.0)
+        batcher._queue.pace.add(1, 1, 3600.0)
         late = rerank("late", timeout_s=20)
         assert "timeout_s" in wrong(late, 429)[1]
         assert late.headers["retry-after"] == "60"
