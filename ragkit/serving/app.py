@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
@@ -31,7 +32,16 @@ from ragkit.serving.gate import Gate
 from ragkit.serving.inbox import Inbox
 from ragkit.serving.keys import Key
 from ragkit.serving.metrics import CONTENT_TYPE
-from ragkit.serving.schemas import AskRequest, GroundRequest, PruneRequest, RerankRequest, SearchRequest, TextDocument
+from ragkit.serving.schemas import (
+    AS_OBJECT,
+    AS_TEXT,
+    AskRequest,
+    GroundRequest,
+    PruneRequest,
+    RerankRequest,
+    SearchRequest,
+    TextDocument,
+)
 from ragkit.serving.service import Asking, Service
 from ragkit.serving.sse import Event, EventStream
 from ragkit.serving.stages import StageWatch
@@ -43,12 +53,15 @@ _WRONG = {
     403: "Not with this key, or not from this machine.",
     408: "The body came too slowly.",
     413: "The body is too large.",
+    415: "The Content-Type is not application/json.",
     422: "A field is wrong.",
     429: "Too many requests; Retry-After says when to try again.",
     500: "The service failed.",
     503: "The service is stopping, or the index was replaced; try again.",
     504: "Not done by the deadline.",
 }
+_JSON = re.compile(r"\s*application/([^;\s]+\+)?json\s*(;.*)?", re.IGNORECASE)
+_FIELD_CHARS = 100  # of a field's name in an error: a caller may have sent any
 # the schema itself comes with /health; built again for each of them, it would cost a tenth of a second
 _REFERENCE = {"application/json": {"schema": {"$ref": f"#/components/schemas/{replies.ErrorReply.__name__}"}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -94,6 +107,7 @@ def create_app(service: Service, tracing: Tracing | None = None, *, local_only: 
         summary="Retrieve, rerank, prune and ground.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a client would follow with its key to an address without TLS, as the proxy's is not known here
         lifespan=lifespan,
         # a service without keys has nothing to declare
         dependencies=[Depends(HTTPBearer(auto_error=False))] if service.keys is not None else [],
@@ -272,18 +286,26 @@ def _count(query: str, documents: list[Document]) -> int:
     return question * len(documents) + sum(texts)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     first = cast(RequestValidationError, error).errors()[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return _answer(Problem(400, f"the body is no JSON: {first['ctx']['error']}"))
-    field = ".".join(path) or "body"
-    return _answer(Problem(422, f"{field}: {first['msg']}", field))
+    path = [str(part) for part in first["loc"] if part not in ("body", AS_TEXT, AS_OBJECT)]
+    field, what = ".".join(path)[:_FIELD_CHARS] or "body", first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("missing", "model_attributes_type") and not path:
+        if not _JSON.fullmatch(request.headers.get("content-type", "")):
+            return _answer(Problem(415, "send JSON, and the header `Content-Type: application/json`", "Content-Type"))
+        what = "must be a JSON object, as /openapi.json describes it"
+    return _answer(Problem(422, f"{field}: {what}", field))
 
 
 async def _http(_: Request, error: Exception) -> Response:
     known = cast(HTTPException, error)
-    messages = {404: "there is no such endpoint; /openapi.json lists all", 405: "this endpoint takes another method"}
+    messages = {
+        400: "the body cannot be read as JSON: it is not in UTF-8, has too many levels, or a number is too long",
+        404: "there is no such endpoint; /openapi.json lists all",
+        405: f"this endpoint takes {(known.headers or {}).get('Allow', 'another method')}",
+    }
     return _answer(Problem(known.status_code, messages.get(known.status_code, str(known.detail)), headers=known.headers))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ragkit.corpus.filters import Filter, both, compile_filter
 from ragkit.errors import InputError
 from ragkit.serving import limits
 from ragkit.serving.errors import Problem
 from ragkit.serving.keys import Key
+from ragkit.serving.parts import is_unicode, parts
 
 
 def allowed(key: Key, filter: Filter | None) -> Filter | None:
@@ -31,29 +30,19 @@ def allowed(key: Key, filter: Filter | None) -> Filter | None:
 
 
 def _check_size(filter: Filter) -> None:
-    parts = 0
-    waiting: list[tuple[Any, int]] = [(filter, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        parts += 1
-        if depth > limits.FILTER_DEPTH or parts > limits.FILTER_PARTS:
+    for count, (part, level) in enumerate(parts(filter), 1):
+        if level > limits.FILTER_DEPTH or count > limits.FILTER_PARTS:
             raise Problem(
                 422,
                 f"filter: may have {limits.FILTER_DEPTH} levels and {limits.FILTER_PARTS} keys and values; make it smaller",
                 "filter",
             )
-        if isinstance(value, str):
-            _check_text(value)
-        elif isinstance(value, dict):
-            waiting += [(part, depth + 1) for pair in value.items() for part in pair]
-        elif isinstance(value, list):
-            waiting += [(part, depth + 1) for part in value]
+        if isinstance(part, str):
+            _check_text(part)
 
 
 def _check_text(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Problem(422, "filter: has half of a surrogate pair in place of a character; send valid Unicode", "filter") from None
+    if not is_unicode(text):
+        raise Problem(422, "filter: has half of a surrogate pair in place of a character; send valid Unicode", "filter")
     if len(text) > limits.FILTER_CHARS:
         raise Problem(422, f"filter: a key or a value has more than {limits.FILTER_CHARS} characters; make it shorter", "filter")

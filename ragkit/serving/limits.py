@@ -12,6 +12,8 @@ DOCUMENTS = 1_000
 """Documents of one request to rerank or prune."""
 DOCUMENT_CHARS = 100_000
 """Characters of one of them."""
+FIELD_DEPTH = 32
+"""Levels of what such a document holds beside its text."""
 K = 100
 """Passages that a search may return, or an answer rest on."""
 CONTEXT_TOKENS = 100_000

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ragkit.serving import limits
+from ragkit.serving.parts import is_unicode, parts
 
 
 def _whole(value: Any) -> Any:
@@ -40,9 +41,27 @@ class TextDocument(BaseModel):
     text: Text
     title: Annotated[str, Field(max_length=limits.QUERY_CHARS)] = ""
 
+    @model_validator(mode="after")
+    def _can_come_back(self) -> TextDocument:
+        for name, value in (self.model_extra or {}).items():
+            for part, level in parts(value):
+                if level > limits.FIELD_DEPTH:
+                    raise ValueError(f"{name[:100]} has more than {limits.FIELD_DEPTH} levels; make it flatter, or leave it out")
+                if isinstance(part, str) and not is_unicode(part):
+                    raise ValueError(f"{name[:100]} has half of a surrogate pair in place of a character; send valid Unicode")
+        return self
+
+
+AS_TEXT, AS_OBJECT = "a text", "an object"
+"""The two forms of a document, as errors name them between its number and its field."""
+
+
+def _form(document: Any) -> str:
+    return AS_OBJECT if isinstance(document, dict | TextDocument) else AS_TEXT
+
 
 Documents = Annotated[
-    list[Text | TextDocument],
+    list[Annotated[Annotated[Text, Tag(AS_TEXT)] | Annotated[TextDocument, Tag(AS_OBJECT)], Discriminator(_form)]],
     Field(min_length=1, max_length=limits.DOCUMENTS, description="Texts, or objects with a field `text`."),
 ]
 
@@ -52,6 +71,14 @@ class _Request(BaseModel):
 
     query: Query
     timeout_s: Timeout = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_most_fields(cls, data: Any) -> Any:
+        # an error for each unknown one of a hundred thousand would hold up the whole service for seconds
+        if isinstance(data, dict) and len(data) > len(cls.model_fields):
+            raise ValueError(f"has fields that it does not take; it takes {', '.join(cls.model_fields)}")
+        return data
 
 
 class SearchRequest(_Request):
