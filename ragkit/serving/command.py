@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +78,7 @@ def serve(
     except ImportError as error:
         raise MissingExtraError("ragkit serve", "serve") from error
     from ragkit.llms.named import chat_model
+    from ragkit.serving.logs import log_to_stderr
     from ragkit.serving.tracing import from_environment
 
     tracing = from_environment()
@@ -91,8 +91,7 @@ def serve(
         aliases=alias or [],
         limits=limits,
     )
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # its tries to load itself for this processor look like failures
+    log_to_stderr()
     app = create_app(service, tracing, local_only=keys is None and not no_auth)
     server: uvicorn.Server = make_server(app, limits, host=host, port=port)
     server.run()

@@ -18,6 +18,7 @@ from ragkit.serving.errors import Problem, busy, problem_of, stopping
 from ragkit.serving.inbox import GoneError
 from ragkit.serving.keys import EVERYBODY, Key, holder
 from ragkit.serving.limits import Limits
+from ragkit.serving.logs import of_request
 from ragkit.serving.metrics import Metrics
 from ragkit.serving.quotas import Quotas
 from ragkit.serving.tracing import Tracing
@@ -71,7 +72,7 @@ class Gate:
         started = time.perf_counter()
         self._metrics.begins()
         try:
-            with self._tracing.request(scope["method"], route, headers) as trace:
+            with of_request(request_id), self._tracing.request(scope["method"], route, headers) as trace:
                 scope.setdefault("state", {}).update(
                     request_id=request_id, arrived=asyncio.get_running_loop().time(), trace=trace, caller=EVERYBODY
                 )
@@ -92,8 +93,10 @@ class Gate:
                 await answer.problem(stopping())
             raise
         except Exception as error:
+            if answer.whole and answer.status == 500:
+                return  # Starlette raises what it has answered and we have logged; the server would close the connection
             if answer.started:
-                _log.error("request %s failed on the way", answer.request_id, exc_info=error)
+                _log.error("a request failed on the way", exc_info=error)
                 answer.status = 500
                 raise
             await answer.problem(problem_of(error, restricted=scope["state"]["caller"].filter is not None))
@@ -160,8 +163,8 @@ class _Answer:
     """
 
     def __init__(self, send: Send, request_id: str, seconds: float) -> None:
-        self._send, self._seconds, self.request_id = send, seconds, request_id
-        self.started, self.status = False, 500
+        self._send, self._seconds, self._request_id = send, seconds, request_id
+        self.started, self.whole, self.status = False, False, 500
         self.at_end: Callable[[], None] | None = None
         """Called once, when the last of the answer has been handed over: who has it may ask again at once, and who does not
         read it is still here."""
@@ -170,7 +173,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
             headers = MutableHeaders(raw=message.setdefault("headers", []))
-            headers["X-Request-Id"] = self.request_id
+            headers["X-Request-Id"] = self._request_id
             headers["X-Content-Type-Options"] = "nosniff"
             headers["Cache-Control"] = "no-store"
             message["headers"] = headers.raw
@@ -181,6 +184,7 @@ class _Answer:
             message = {"type": "http.response.body", "body": b""}
         await self._hand_over(message)
         if last:  # at once, before the caller's next request can be read
+            self.whole = True
             self.end()
 
     async def _hand_over(self, message: Message) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 
 from ragkit.rerankers.duplicates import DuplicateReranker
+from ragkit.serving.logs import NamesRequest
 from tests.serving.conftest import TEXTS, OverlapReranker, call, client_of, running, words
 
 pytest.importorskip("fastapi", reason="needs ragkit[serve]")
@@ -216,3 +218,41 @@ def test_no_trace_of_the_inside_gets_out(client: httpx.Client, caplog: pytest.Lo
     assert "secret" not in response.text
     assert "Traceback" not in response.text
     assert "secret detail" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/rerank", {"query": "poison", "documents": ["a"]}),
+        ("POST", "/v1/ask", {"query": "Who swim in rivers?"}),
+        ("GET", "/metrics", None),
+    ],
+)
+def test_the_log_names_the_request(
+    make_service: Any, caplog: pytest.LogCaptureFixture, method: str, path: str, body: Any
+) -> None:
+    """By which whoever runs the service finds what a caller complains of; also how a model failed."""
+    caplog.handler.addFilter(NamesRequest())
+    service = make_service(llm=RunnableLambda(lambda _: 1 / 0))
+    service.metrics.text = lambda: 1 / 0
+    with client_of(service, headers={"X-Request-Id": "mine-2"}) as client:
+        client.request(method, path, json=body)
+    said = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert {record.request for record in said} == {"mine-2"}  # type: ignore[attr-defined]
+
+
+def test_a_failure_leaves_the_connection_open(make_service: Any) -> None:
+    """Nothing said that it would be closed: a client would send the next request into nowhere."""
+    service = make_service()
+    service.metrics.text = lambda: 1 / 0
+    with client_of(service) as client:
+        address = client.base_url.host, client.base_url.port or 0
+        with socket.create_connection(address, timeout=20) as line, line.makefile("rb") as answers:
+            for path, status in (("/metrics", b"500"), ("/health", b"200")):
+                line.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                assert answers.readline().split()[1] == status
+                length = 0
+                while (header := answers.readline().strip()) != b"":
+                    name, _, value = header.partition(b":")
+                    length = int(value) if name.lower() == b"content-length" else length
+                assert b"{" in answers.read(length)
