@@ -42,15 +42,21 @@ class Cited(Place):
     text: str
 
 
+class Near(Place):
+    """Where to look, if there is no answer."""
+
+    n: int | None = Field(description="Its number, where the answer's markers [n] name it.")
+
+
 class Answered(BaseModel):
     """What `ask` gives."""
 
     question: str
-    answer: str = Field(description="With markers [n] that refer to the citations.")
+    answer: str = Field(description="With markers [n] that refer to the citations, or, if it abstained, to `nearest`.")
     abstained: bool = Field(description="Whether this says that the documents hold no answer.")
     confidence: float | None = Field(default=None, description="Probability that the passages answer the question, if known.")
     citations: list[Cited]
-    nearest: list[Place] = Field(description="Where to look instead, if it abstained.")
+    nearest: list[Near] = Field(description="Where to look instead, if it abstained.")
     problems: list[str] = Field(description="What is wrong with a model's answer: statements not borne out, a model that failed.")
 
 

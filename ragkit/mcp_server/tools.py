@@ -13,14 +13,14 @@ from langchain_core.documents import Document
 from ragkit.chains.answer import Answer, extractive_answer, nearest
 from ragkit.chains.answerer import GroundedAnswerer
 from ragkit.chains.confidence import calibration_for
-from ragkit.chains.context import Candidate, Citation
+from ragkit.chains.context import Citation, GroundedContext
 from ragkit.chains.pipeline import Pipeline
 from ragkit.corpus.filters import Filter, both, compile_filter
 from ragkit.documents.provenance import provenance, score_of
 from ragkit.errors import InputError
 from ragkit.mcp_server.inert import Allowance, inert, inert_label
 from ragkit.mcp_server.opening import Opened
-from ragkit.mcp_server.replies import Answered, Cited, Found, Passage, Place, Read
+from ragkit.mcp_server.replies import Answered, Cited, Found, Near, Passage, Read
 from ragkit.mcp_server.requests import AskRequest, ReadRequest, SearchRequest
 from ragkit.pruners.base import Pruner
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _MARKER = re.compile(r"(\[\d{1,3}\](?!\())")
 _OF_THE_QUESTION = ("query", "pattern")
 """What an error begins with that says nothing of passages."""
-_HEADINGS, _PROBLEMS = 8, 10
+_HEADINGS, _PROBLEMS, _NEAREST = 8, 10, 3
 
 
 class Tools:
@@ -67,7 +67,7 @@ class Tools:
             abstained=answer.abstained,
             confidence=answer.confidence,
             citations=[citation for citation in citations if citation.text],
-            nearest=[*map(_place, nearest(answer.context))] if answer.abstained else [],
+            nearest=_nearest(answer.context) if answer.abstained else [],
             problems=[*map(inert_label, answer.problems[:_PROBLEMS])],
         )
 
@@ -141,8 +141,21 @@ def _cited(citation: Citation, allowance: Allowance) -> Cited:
     )
 
 
-def _place(near: Candidate) -> Place:
-    return Place(id=near.id, source=inert_label(near.source), start=near.start, end=near.start + len(near.text), page=near.page)
+def _nearest(context: GroundedContext) -> list[Near]:
+    """Those that the answer names, and if they are few, others."""
+    numbers = {passage.id: passage.n for passage in context.passages}
+    ranked = sorted(nearest(context, len(context.candidates)), key=lambda near: near.id not in numbers)
+    return [
+        Near(
+            n=numbers.get(near.id),
+            id=near.id,
+            source=inert_label(near.source),
+            start=near.start,
+            end=near.start + len(near.text),
+            page=near.page,
+        )
+        for near in ranked[: max(_NEAREST, len(numbers))]
+    ]
 
 
 def _wording(answer: Answer, citations: list[Cited]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.documents import Document
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from ragkit.chains.answer import Answer
-from ragkit.chains.context import Citation, GroundedContext, GroundedPassage, Sentence
+from ragkit.chains.answer import Answer, nearest
+from ragkit.chains.context import GroundedContext, GroundedPassage
 from ragkit.documents.provenance import KEY, SCORE_KEY, passage_text, provenance, score_of
+
+_NEAREST = 3
 
 
 class Wrong(BaseModel):
@@ -110,6 +112,8 @@ class PruneReply(BaseModel):
 class Cited(BaseModel):
     """A verbatim slice of a source."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     n: int
     id: str
     source: str
@@ -153,10 +157,18 @@ class Stage(BaseModel):
 class Found(BaseModel):
     """A candidate: a document that some stage returned, whole."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     source: str
     start: int
     text: str
+
+
+class Near(Found):
+    """A passage to look at where there is no answer; `n` is the number by which the answer names it, null if it does not."""
+
+    n: int | None = None
 
 
 class GroundReply(BaseModel):
@@ -178,7 +190,7 @@ class Sources(BaseModel):
 
 
 class AskReply(BaseModel):
-    """An answer, whose [n] refer to the passages; the event `answer`."""
+    """An answer, whose [n] refer to the citations, or, if it abstained, to `nearest`; the event `answer`."""
 
     query: str
     answer: str
@@ -188,6 +200,8 @@ class AskReply(BaseModel):
     unsupported: list[str]
     """What the answer states and its passages do not bear out."""
     problems: list[str]
+    nearest: list[Near]
+    """Where to look instead, if it abstained, the best first."""
     passages: list[Passage]
     tokens: TokenCount
     usage: dict[str, int | None]
@@ -237,7 +251,7 @@ def grounded(context: GroundedContext, *, explain: bool, restricted: bool) -> Gr
         query=context.question,
         text=context.text,
         passages=passages(context, explain=explain),
-        citations=[_cited(citation) for citation in context.citations],
+        citations=[Cited.model_validate(citation) for citation in context.citations],
         tokens=_tokens(context),
         trace=[
             Stage(
@@ -248,9 +262,7 @@ def grounded(context: GroundedContext, *, explain: bool, restricted: bool) -> Gr
             )
             for n, stage in enumerate(context.trace)
         ],
-        candidates=[Found(id=one.id, source=one.source, start=one.start, text=one.text) for one in context.candidates]
-        if explain
-        else None,
+        candidates=[Found.model_validate(candidate) for candidate in context.candidates] if explain else None,
     )
 
 
@@ -262,9 +274,10 @@ def answered(answer: Answer) -> AskReply:
         answer=answer.text,
         abstained=answer.abstained,
         confidence=answer.confidence,
-        citations=[_cited(citation) for citation in answer.citations],
+        citations=[Cited.model_validate(citation) for citation in answer.citations],
         unsupported=[claim.text for claim in answer.unsupported],
         problems=[*answer.problems],
+        nearest=_nearest(context) if answer.abstained else [],
         passages=passages(context),
         tokens=_tokens(context),
         usage={name: count for name, count in answer.usage.items() if count is None or isinstance(count, int)},
@@ -285,25 +298,16 @@ def _passage(passage: GroundedPassage, explain: bool) -> Passage:
         score=passage.score,
         text=passage.text,
         spans=list(passage.spans),
-        dropped=[_of(sentence) for sentence in passage.dropped] if explain else None,
+        dropped=[Cited.model_validate(sentence.citation) for sentence in passage.dropped] if explain else None,
     )
 
 
-def _of(sentence: Sentence) -> Cited:
-    return _cited(sentence.citation)
-
-
-def _cited(citation: Citation) -> Cited:
-    return Cited(
-        n=citation.n,
-        id=citation.id,
-        source=citation.source,
-        start=citation.start,
-        end=citation.end,
-        text=citation.text,
-        line=citation.line,
-        page=citation.page,
-    )
+def _nearest(context: GroundedContext) -> list[Near]:
+    """Those that the answer names, and if they are few, others."""
+    numbers = {passage.id: passage.n for passage in context.passages}
+    ranked = sorted(nearest(context, len(context.candidates)), key=lambda near: near.id not in numbers)
+    found = (Near.model_validate(near) for near in ranked[: max(_NEAREST, len(numbers))])
+    return [near.model_copy(update={"n": numbers.get(near.id)}) for near in found]
 
 
 def _tokens(context: GroundedContext) -> TokenCount:

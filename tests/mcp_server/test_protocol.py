@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
+from ragkit.chains.confidence import shipped
 from ragkit.errors import InputError
 from ragkit.mcp_server.inert import inert
 from ragkit.mcp_server.tools import Tools
@@ -73,6 +76,15 @@ async def test_ask_says_where_to_look_if_it_abstains(make_tools: Make) -> None:
     answered = (await call(make_tools([OIL]), "ask", {"question": "zebra"})).structured_content
     assert answered["abstained"]
     assert answered["citations"] == []
+
+
+async def test_the_markers_of_who_abstains_are_explained(make_tools: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragkit.mcp_server.tools.calibration_for", lambda _: replace(shipped(), abstain_below=1.0))
+    answered = (await call(make_tools([OIL, SAND]), "ask", {"question": "What does the pump need?"})).structured_content
+    assert (answered["abstained"], answered["citations"]) == (True, [])
+    markers = {int(n) for n in re.findall(r"\[(\d+)\]", answered["answer"])}
+    assert len(markers) > 0
+    assert {near["n"] for near in answered["nearest"]} - {None} == markers
 
 
 async def test_a_chat_model_words_the_answer(make_tools: Make) -> None:

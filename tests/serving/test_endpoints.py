@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 
+from ragkit.chains.confidence import shipped
 from ragkit.rerankers.duplicates import DuplicateReranker
 from ragkit.serving.logs import NamesRequest
 from tests.serving.conftest import TEXTS, OverlapReranker, call, client_of, running, words
@@ -137,6 +139,29 @@ def test_ask_without_a_model(client: httpx.Client) -> None:
     assert found["answer"].startswith("Otters swim in rivers. [1]")
     assert found["citations"][0]["text"] == "Otters swim in rivers."
     assert not found["abstained"]
+
+
+def test_the_markers_of_who_abstains_are_explained(make_service: Any) -> None:
+    """Nothing is cited, as nothing bears an answer out: what [n] is stands with the passages to look at."""
+    service = make_service()
+    service.calibration = shipped()
+    asked = {"query": "Who swim in rivers?", "abstain_below": 1}
+    [response, scant, answered] = call(
+        service, ("/v1/ask", asked), ("/v1/ask", {**asked, "max_tokens": 1}), ("/v1/ask", {**asked, "abstain_below": 0})
+    )
+    found = response.json()
+    assert found["abstained"]
+    markers = [int(n) for n in re.findall(r"\[(\d+)\]", found["answer"])]
+    named = {near["n"]: near for near in found["nearest"] if near["n"] is not None}
+    assert len(markers) > 0
+    assert {*named} == {*markers}
+    for passage in found["passages"]:
+        assert named[passage["n"]]["id"] == passage["id"]
+        assert passage["text"] in named[passage["n"]]["text"]
+    # and where no passage is shown at all there still is where to look
+    assert (scant.json()["abstained"], scant.json()["passages"]) == (True, [])
+    assert [near["n"] for near in scant.json()["nearest"]] == [None] * 3
+    assert (answered.json()["abstained"], answered.json()["nearest"]) == (False, [])
 
 
 def events(response: httpx.Response) -> list[tuple[str, Any]]:
