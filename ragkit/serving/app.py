@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, cast
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
@@ -109,20 +109,22 @@ def create_app(service: Service, tracing: Tracing | None = None, *, local_only: 
         redoc_url=None,
         redirect_slashes=False,  # a client would follow with its key to an address without TLS, as the proxy's is not known here
         lifespan=lifespan,
-        # a service without keys has nothing to declare
-        dependencies=[Depends(HTTPBearer(auto_error=False))] if service.keys is not None else [],
     )
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(Exception, _unexpected)
     _add_state(app, service)
-    _add_questions(app, service)
+    # only declared here: `Gate` asks for it, and a service without keys has nothing to declare
+    keyed = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))] if service.keys is not None else [])
+    _add_metrics(keyed, service)
+    _add_questions(keyed, service)
     if service.reranker is not None:
-        _add_rerank(app, service, service.reranker)
+        _add_rerank(keyed, service, service.reranker)
     if service.pruner is not None:
-        _add_prune(app, service, service.pruner)
-    routes = [path for route in app.routes if (path := getattr(route, "path", None))]
+        _add_prune(keyed, service, service.pruner)
+    app.include_router(keyed)
+    routes = [path for route in (*app.routes, *keyed.routes) if (path := getattr(route, "path", None))]
     return Gate(
         Inbox(app, service.limits),
         keys=lambda: service.keys,
@@ -147,6 +149,8 @@ def _add_state(app: FastAPI, service: Service) -> None:
             raise Problem(503, "the models are being loaded; try again", headers={"Retry-After": "1"})
         return replies.State(status="ready")
 
+
+def _add_metrics(app: APIRouter, service: Service) -> None:
     metrics_responses = {**_RESPONSES, 200: {"content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}}
 
     @app.get("/metrics", response_class=Response, responses=metrics_responses)
@@ -155,7 +159,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _add_questions(app: FastAPI, service: Service) -> None:
+def _add_questions(app: APIRouter, service: Service) -> None:
     @app.post("/v1/search", responses=_RESPONSES)
     async def search(asked: SearchRequest, request: Request) -> replies.SearchReply:
         """The passages that match a question best, before any reranking."""
@@ -188,7 +192,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
             return replies.answered(cast(Answer, answer))
 
 
-def _add_rerank(app: FastAPI, service: Service, reranker: Asking) -> None:
+def _add_rerank(app: APIRouter, service: Service, reranker: Asking) -> None:
     async def rerank(asked: RerankRequest, request: Request, version: str, returned: bool) -> replies.RerankReply:
         if asked.model is not None and asked.model not in reranker.names:
             raise Problem(422, f"model: this service has {', '.join(reranker.names)}", "model")
@@ -216,7 +220,7 @@ def _add_rerank(app: FastAPI, service: Service, reranker: Asking) -> None:
         return await rerank(asked, request, "2", asked.return_documents is True)
 
 
-def _add_prune(app: FastAPI, service: Service, pruner: Asking) -> None:
+def _add_prune(app: APIRouter, service: Service, pruner: Asking) -> None:
     @app.post("/v1/prune", responses=_RESPONSES)
     async def prune(asked: PruneRequest, request: Request) -> replies.PruneReply:
         """Documents shortened to the sentences that help to answer, as exact slices."""

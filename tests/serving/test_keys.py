@@ -144,8 +144,12 @@ def test_who_is_let_in(make_service: Any, path: Path) -> None:
         assert [client.get("/metrics", headers=bearer(one)).status_code for one in (key, watcher)] == [403, 200]
         assert client.get("/metrics").status_code == 401
         assert search(bearer(watcher)).status_code == 403
-        schemes = client.get("/openapi.json").json()["components"]["securitySchemes"]
-        assert [scheme["scheme"] for scheme in schemes.values()] == ["bearer"]
+        described = client.get("/openapi.json").json()
+        [(name, scheme)] = described["components"]["securitySchemes"].items()
+        assert scheme["scheme"] == "bearer"
+        needed = {path: operation.get("security") for path, ways in described["paths"].items() for operation in ways.values()}
+        assert {path for path, schemes in needed.items() if not schemes} == {"/health", "/ready"}
+        assert all(schemes == [{name: []}] for schemes in needed.values() if schemes)
 
 
 def test_limits_of_a_key_are_its_own(make_service: Any, path: Path, gate: Gate) -> None:
