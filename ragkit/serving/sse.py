@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ragkit.serving.deadline import Deadline
-from ragkit.serving.errors import Problem
+from ragkit.serving.errors import Problem, stopping
 from ragkit.serving.inbox import GoneError
 
 
@@ -46,7 +47,14 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
         except GoneError:
             raise
+        except asyncio.CancelledError:  # the server has waited long enough, or nobody is there to be told
+            await self._fail(send, stopping())
+            raise
         except Exception as error:
-            failed = Event("error", self._problem(error).body)
-            await send({"type": "http.response.body", "body": failed.encode(), "more_body": True})
+            await self._fail(send, self._problem(error))
+        else:
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _fail(self, send: Send, problem: Problem) -> None:
+        await send({"type": "http.response.body", "body": Event("error", problem.body).encode(), "more_body": True})
         await send({"type": "http.response.body", "body": b""})

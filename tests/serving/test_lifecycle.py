@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableGenerator
 
 from ragkit import BM25Retriever, Store
 from ragkit.serving.keys import add_key
@@ -147,6 +148,31 @@ def test_a_request_that_takes_too_long_is_told_so_at_a_shutdown(make_service: An
         assert gate.entered.wait(20)
     assert blocked.result().status_code == 503
     assert "stopping" in blocked.result().json()["error"]["message"]
+
+
+def test_a_stream_that_takes_too_long_is_told_so_at_a_shutdown(make_service: Any) -> None:
+    begun = threading.Event()
+
+    async def write(prompts: Any) -> Any:
+        async for _ in prompts:
+            pass
+        while True:
+            yield "Otters swim. "
+            begun.set()
+            await asyncio.sleep(0.001)
+
+    def ask(url: str) -> list[str]:
+        with httpx.Client(timeout=20) as client:
+            return client.post(f"{url}/v1/ask", json={"query": "Who swim in rivers?", "stream": True}).text.split("\n\n")
+
+    service = make_service(llm=RunnableGenerator(write), limits=Limits(drain_s=0.1))
+    with ThreadPoolExecutor(1) as pool, running(service) as url:
+        asked = pool.submit(ask, url)
+        assert begun.wait(20)
+    *_, last, end = asked.result()
+    assert end == ""
+    assert last.startswith("event: error\ndata: ")
+    assert "stopping" in last
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
