@@ -29,8 +29,8 @@ class Pace:
 
     def add(self, questions: int, weight: float, seconds: float) -> None:
         """A batch of so many questions, at least one, and of this weight together, more than 0, has taken this long."""
-        # nothing is known of how the first one deviates
-        off = abs(seconds - self.seconds(questions, weight)) if self.known else seconds / 2
+        # of how the first batch of a size deviates nothing is known: half of it at most
+        off = min(abs(seconds - self.seconds(questions, weight)), seconds / 2)
         n, w = questions, weight / self._light
         self._nn = _FADES * self._nn + n * n
         self._nw = _FADES * self._nw + n * w

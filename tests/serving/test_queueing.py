@@ -278,6 +278,7 @@ def test_after_light_questions_only_a_heavy_one_is_not_refused(of: float) -> Non
     queue.done(0.03 + of / 3000)  # and now it is known
     assert queue.pace.seconds(1, of) == pytest.approx(0.015 + of / 3000, rel=0.1)
     assert queue.pace.seconds(1, 1) < 0.05
+    assert queue.pace.at_most(1, of) < 4 * queue.pace.seconds(1, of)  # it was a surprise, and not because the pace varies
     # what is in front of a second one is counted, and it is let in
     assert waiting(queue, Place(of, 1.0, 31.0), now=1.0) == [""]
 
