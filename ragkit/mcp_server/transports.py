@@ -100,7 +100,7 @@ def _security(address: Address) -> TransportSecuritySettings | None:
     """Requests must name the host they were sent to, so that no web page can have a browser send them (DNS rebinding)."""
     if address.host in ("0.0.0.0", "::"):
         return None  # it may be called anything
-    names = ["127.0.0.1", "localhost", "[::1]"] if address.loopback else [address.shown]
+    names = [address.shown, *(("127.0.0.1", "localhost", "[::1]") if address.loopback else ())]
     return TransportSecuritySettings(
         allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
         allowed_origins=[f"http://{name}:*" for name in names],

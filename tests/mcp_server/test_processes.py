@@ -106,6 +106,14 @@ async def test_over_http(index: Path, folder: Path) -> None:
         assert httpx.post(url, content=b"x" * 100_000, headers=headers).status_code == 413
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere this machine has one address of these")
+async def test_over_http_at_another_address_of_this_machine(index: Path) -> None:
+    """What it says at its start is a URL that it answers."""
+    with serving(index, "127.0.0.2") as url:
+        async with mcp.Client(url) as client:
+            assert (await client.call_tool("search", {"question": "oil"})).structured_content["passages"]
+
+
 def test_a_mistake_ends_the_process_with_one_line(
     index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,14 +136,14 @@ def test_the_file_of_a_pipeline_may_name_the_index(index: Path, tmp_path: Path) 
 
 
 @contextmanager
-def serving(index: Path) -> Iterator[str]:
+def serving(index: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """A server on a free port; it must end when it is told to."""
     server = subprocess.Popen(
-        [sys.executable, *command(index, "--http", "127.0.0.1:0")], stderr=subprocess.PIPE, text=True, env=environment()
+        [sys.executable, *command(index, "--http", f"{host}:0")], stderr=subprocess.PIPE, text=True, env=environment()
     )
     try:
         assert server.stderr
-        announced = re.search(r"http://127\.0\.0\.1:\d+/mcp", server.stderr.readline())
+        announced = re.search(rf"http://{re.escape(host)}:\d+/mcp", server.stderr.readline())
         assert announced
         yield announced[0]
     finally:
