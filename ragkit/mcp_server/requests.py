@@ -26,8 +26,8 @@ Count = Annotated[int, Field(ge=1, le=MOST_PASSAGES)]
 Conditions = Annotated[
     dict[str, Any] | None,
     Field(
-        description='Conditions on metadata: {"source": "guide.md"}, {"year": {"$gte": 2020}}, {"lang": {"$in": ["en", "de"]}}; '
-        "$ne, $nin, $gt, $lt, $lte, $and, $or and $not as well."
+        description='Conditions on metadata: {"source": SOURCE}, with SOURCE as a reply has it; {"year": {"$gte": 2020}}; '
+        '{"lang": {"$in": ["en", "de"]}}; $ne, $nin, $gt, $lt, $lte, $and, $or and $not as well.'
     ),
 ]
 

@@ -63,6 +63,15 @@ async def test_search_finds_whole_passages(make_tools: Make) -> None:
     assert [p["id"] for p in filtered["passages"]] == ["sand"]
 
 
+async def test_a_source_is_a_filter_as_a_reply_has_it(make_tools: Make) -> None:
+    tools = make_tools([Document(id="a", page_content="The pump needs oil.", metadata={"source": "/docs/a.md"}), SAND])
+    found = (await call(tools, "search", {"question": "pump mixer needs"})).structured_content["passages"]
+    assert len(found) == 2
+    [source] = [passage["source"] for passage in found if passage["id"] == "a"]
+    again = (await call(tools, "search", {"question": "needs", "filter": {"source": source}})).structured_content
+    assert [passage["id"] for passage in again["passages"]] == ["a"]
+
+
 async def test_ask_quotes_and_cites(make_tools: Make) -> None:
     answered = (await call(make_tools([OIL, SAND]), "ask", {"question": "What does the pump need?"})).structured_content
     first = answered["citations"][0]
