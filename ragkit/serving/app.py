@@ -182,7 +182,6 @@ def _add_questions(app: APIRouter, service: Service) -> None:
         if asked.stream:
             deadline = Deadline.of(request, asked.timeout_s, service.limits)
             restricted = _caller(request).filter is not None
-            # what is refused must be so before the stream has begun with 200
             events = _events(service, asked, allowed(_caller(request), asked.filter), request)
             return EventStream(events, deadline, lambda error: problem_of(error, restricted=restricted))
         async with _work(service, request, asked.timeout_s) as config:

@@ -29,7 +29,11 @@ class Event(NamedTuple):
 
 
 class EventStream(Response):
-    """Sends events as they come; a failure on the way is the last event, `error`."""
+    """Sends events as they come.
+
+    A failure before the first is raised, as a `Problem`, so that it has a status like any other; a later one is the last event,
+    `error`.
+    """
 
     media_type = "text/event-stream"
 
@@ -40,18 +44,25 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        started = False
         try:
             async with self._deadline.enforced(), aclosing(self._events) as events:
                 async for event in events:
+                    if not started:
+                        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                        started = True
                     await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
         except GoneError:
             raise
         except asyncio.CancelledError:  # the server has waited long enough, or nobody is there to be told
-            await self._fail(send, stopping())
+            if started:
+                await self._fail(send, stopping())
             raise
         except Exception as error:
-            await self._fail(send, self._problem(error))
+            problem = self._problem(error)
+            if not started:
+                raise problem from error
+            await self._fail(send, problem)
         else:
             await send({"type": "http.response.body", "body": b""})
 

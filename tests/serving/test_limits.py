@@ -265,13 +265,35 @@ def test_the_service_has_the_last_word_on_deadlines(make_service: Any, gate: Gat
         gate.open.set()
 
 
-def test_a_deadline_in_a_stream_is_its_last_event(make_service: Any, gate: Gate) -> None:
+def test_what_fails_before_a_stream_begins_has_a_status(make_service: Any, gate: Gate) -> None:
+    """As without `stream`: whoever is to come again, or looks at statuses alone, sees it."""
     with client_of(make_service(gate=gate)) as client:
-        late = client.post("/v1/ask", json={"query": "blocked otters", "stream": True, "timeout_s": 0.2})
+
+        def ask(query: str, **more: Any) -> httpx.Response:
+            return client.post("/v1/ask", json={"query": query, "stream": True, **more})
+
+        assert wrong(ask("swim", filter={"nobody": 1}))[0] == "filter"
+        assert wrong(ask("poison swim"), 500)[0] is None
+        assert wrong(ask("blocked otters", timeout_s=0.2), 504)[0] == "timeout_s"
         gate.open.set()
+        assert ask("otters").headers["content-type"].startswith("text/event-stream")
+        assert 'ragkit_requests_total{route="/v1/ask",status="504"} 1.0' in client.get("/metrics").text
+
+
+def test_a_deadline_in_a_stream_is_its_last_event(make_service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ragkit.serving import app
+
+    async def stuck(*_: Any) -> Any:
+        yield "word"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(app, "answering", stuck)
+    with client_of(make_service()) as client:
+        late = client.post("/v1/ask", json={"query": "otters", "stream": True, "timeout_s": 0.2})
     assert late.status_code == 200
-    name, data = late.text.strip().split("\n")
-    assert name == "event: error"
+    _, last, end = late.text.split("\n\n")
+    name, data = last.split("\n")
+    assert (name, end) == ("event: error", "")
     assert json.loads(data.removeprefix("data: "))["error"]["field"] == "timeout_s"
 
 
@@ -338,8 +360,8 @@ def test_what_would_be_late_is_told_so_at_once(make_service: Any, gate: Gate) ->
         assert "timeout_s" in wrong(late, 429)[1]
         assert late.headers["retry-after"] == "60"
         stream = client.post("/v1/ask", json={"query": "otters", "stream": True, "timeout_s": 20})
-        assert stream.text.startswith("event: error")
-        assert "would not be done in time" in stream.text
+        assert "would not be done in time" in wrong(stream, 429)[1]
+        assert stream.headers["retry-after"] == "60"
         gate.open.set()
         assert blocked.result().status_code == 200
         metrics = client.get("/metrics").text

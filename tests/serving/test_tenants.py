@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +141,7 @@ def test_errors_of_the_pipeline_name_no_field_of_others(make_service: Any, keys:
     mine = add_key(keys, "a", filter={"owner": "a"})
     service = make_service(documents([("b", ["Seal."], "en")]), keys=keys)
     asked = {"query": "seal"}
-    *plain, streamed = call(
+    answers = call(
         service,
         ("/v1/search", asked),
         ("/v1/ground", asked),
@@ -150,11 +149,9 @@ def test_errors_of_the_pipeline_name_no_field_of_others(make_service: Any, keys:
         ("/v1/ask", {**asked, "stream": True}),
         key=mine,
     )
-    for response in plain:
+    for response in answers:
         assert response.status_code == 422
         assert response.json()["error"]["field"] == "filter"
-    assert json.loads(streamed.text.split("data: ")[1])["error"]["field"] == "filter"
-    for response in (*plain, streamed):
         assert "idden" not in response.text
         assert "tenant" not in response.text
 
