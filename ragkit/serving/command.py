@@ -41,16 +41,18 @@ def serve(
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for a request that names no deadline.")] = _DEFAULTS.timeout_s,
     max_timeout: Annotated[float, typer.Option(help="The longest deadline a request may name.")] = _DEFAULTS.most_timeout_s,
-    in_flight: Annotated[int, typer.Option(help="Requests at once; more are answered 429.")] = _DEFAULTS.in_flight,
-    queue: Annotated[int, typer.Option(help="Questions that may wait for a model; more are answered 429.")] = _DEFAULTS.waiting,
-    batch: Annotated[int, typer.Option(help="Questions that go through a model together.")] = _DEFAULTS.batch_items,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests at once; more are answered 429.")] = _DEFAULTS.in_flight,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Questions that may wait for a model; more are answered 429.")
+    ] = _DEFAULTS.waiting,
+    batch: Annotated[int, typer.Option(min=1, help="Questions that go through a model together.")] = _DEFAULTS.batch_items,
     batch_tokens: Annotated[
-        int, typer.Option(help="Tokens that go through a model together; more pays on a GPU.")
+        int, typer.Option(min=1, help="Tokens that go through a model together; more pays on a GPU.")
     ] = _DEFAULTS.batch_tokens,
     batch_wait: Annotated[
         float, typer.Option(help="Seconds that a batch which is not full waits for company.")
     ] = _DEFAULTS.batch_wait_s,
-    body_bytes: Annotated[int, typer.Option(help="Largest body of a request.")] = _DEFAULTS.body_bytes,
+    body_bytes: Annotated[int, typer.Option(min=1, help="Largest body of a request.")] = _DEFAULTS.body_bytes,
     drain: Annotated[float, typer.Option(help="Seconds in which requests may finish at a shutdown.")] = _DEFAULTS.drain_s,
 ) -> None:
     """Serve an index over HTTP: /v1/search, /v1/rerank, /v1/prune, /v1/ground and /v1/ask."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 
 from ragkit.errors import InputError
 
@@ -30,7 +31,7 @@ NAME_CHARS = 200
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service takes on. Raises `InputError` for a number that is not positive; `batch_wait_s` may be 0."""
+    """What the service takes on. Raises `InputError` for a number that is not positive and finite; `batch_wait_s` may be 0."""
 
     body_bytes: int = 2_000_000
     """Of one request, however it is sent."""
@@ -61,5 +62,5 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not (value > 0 or (field.name == "batch_wait_s" and value == 0)):
-                raise InputError(f"{field.name}: must be greater than 0, not {value!r}")
+            if not (0 < value < inf or (field.name == "batch_wait_s" and value == 0)):
+                raise InputError(f"{field.name}: must be a number greater than 0, not {value!r}")

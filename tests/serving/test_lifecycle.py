@@ -233,6 +233,33 @@ def test_a_host_that_others_reach_needs_keys(tmp_path: Path) -> None:
         serve(str(tmp_path), host="127.0.0.1", keys=tmp_path / "keys", no_auth=True)
 
 
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_a_limit_is_a_number_greater_than_0(value: float) -> None:
+    from ragkit import InputError
+
+    with pytest.raises(InputError, match=r"^drain_s: must be a number"):
+        Limits(drain_s=value)
+    if value:
+        with pytest.raises(InputError, match=r"^batch_wait_s: "):
+            Limits(batch_wait_s=value)
+    else:
+        assert Limits(batch_wait_s=value).batch_wait_s == 0
+
+
+def test_a_limit_that_is_none_is_named_as_it_was_given() -> None:
+    import typer
+    from typer.testing import CliRunner
+
+    from ragkit.serving.command import serve
+
+    app = typer.Typer()
+    app.command()(serve)
+    for option in ("--queue", "--in-flight", "--batch", "--batch-tokens", "--body-bytes"):
+        refused = CliRunner().invoke(app, ["index", option, "0"])
+        assert refused.exit_code == 2
+        assert option in refused.output
+
+
 def test_filters_of_keys_are_strings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ragkit import InputError
     from ragkit.serving.command import serve_key
