@@ -40,6 +40,7 @@ class Cited(Place):
     n: int = Field(description="The number of its passage, as the markers [n] of the answer have it.")
     line: int | None = None
     text: str
+    truncated: bool = Field(default=False, description="Whether the text ends early because the reply was full.")
 
 
 class Near(Place):
@@ -55,7 +56,9 @@ class Answered(BaseModel):
     answer: str = Field(description="With markers [n] that refer to the citations, or, if it abstained, to `nearest`.")
     abstained: bool = Field(description="Whether this says that the documents hold no answer.")
     confidence: float | None = Field(default=None, description="Probability that the passages answer the question, if known.")
+    truncated: bool = Field(default=False, description="Whether the answer ends early because the reply was full.")
     citations: list[Cited]
+    omitted: int = Field(default=0, description="Cited sentences that the reply has no room for.")
     nearest: list[Near] = Field(description="Where to look instead, if it abstained.")
     problems: list[str] = Field(description="What is wrong with a model's answer: statements not borne out, a model that failed.")
 

@@ -60,13 +60,16 @@ class Tools:
             else:
                 answer = GroundedAnswerer(pipeline=pipeline, llm=self._llm).invoke(request.question)
         allowance = Allowance(self._characters)
-        citations = [_cited(citation, allowance) for citation in answer.citations]
+        citations = [cited for citation in answer.citations if (cited := _cited(citation, allowance)).text]
+        wording = _wording(answer, citations)
         return Answered(
             question=request.question,
-            answer=_wording(answer, citations)[: self._characters],
+            answer=wording[: self._characters],
             abstained=answer.abstained,
             confidence=answer.confidence,
-            citations=[citation for citation in citations if citation.text],
+            truncated=len(wording) > self._characters,
+            citations=citations,
+            omitted=len(answer.citations) - len(citations),
             nearest=_nearest(answer.context) if answer.abstained else [],
             problems=[*map(inert_label, answer.problems[:_PROBLEMS])],
         )
@@ -129,6 +132,7 @@ def _passage(document: Document, allowance: Allowance) -> Passage:
 
 
 def _cited(citation: Citation, allowance: Allowance) -> Cited:
+    text, truncated = allowance.take(citation.text)
     return Cited(
         n=citation.n,
         id=citation.id,
@@ -137,7 +141,8 @@ def _cited(citation: Citation, allowance: Allowance) -> Cited:
         end=citation.end,
         page=citation.page,
         line=citation.line,
-        text=allowance.take(citation.text)[0],
+        text=text,
+        truncated=truncated,
     )
 
 
@@ -161,5 +166,5 @@ def _nearest(context: GroundedContext) -> list[Near]:
 def _wording(answer: Answer, citations: list[Cited]) -> str:
     """The answer with its own markers, and nothing else that reads as one."""
     if citations and not answer.claims and not answer.abstained:
-        return " ".join(f"{citation.text} [{citation.n}]" for citation in citations if citation.text)
+        return " ".join(f"{citation.text} [{citation.n}]" for citation in citations)
     return "".join(piece if _MARKER.fullmatch(piece) else inert(piece) for piece in _MARKER.split(answer.text))

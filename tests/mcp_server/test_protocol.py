@@ -96,6 +96,22 @@ async def test_the_markers_of_who_abstains_are_explained(make_tools: Make, monke
     assert {near["n"] for near in answered["nearest"]} - {None} == markers
 
 
+async def test_what_an_answer_has_no_room_for_is_said(make_tools: Make) -> None:
+    """Three sentences are cited at most; here there is room for one and a half."""
+    sentences = [f"The pump needs oil of grade {n} to run." for n in range(3)]
+    tools = make_tools([Document(id="oil", page_content=" ".join(sentences))], characters=len(sentences[0]) * 3 // 2)
+    answered = (await call(tools, "ask", {"question": "What does the pump need to run?"})).structured_content
+    assert [citation["truncated"] for citation in answered["citations"]] == [False, True]
+    assert answered["citations"][0]["text"] == sentences[0]
+    assert sentences[1].startswith(answered["citations"][1]["text"])
+    assert answered["omitted"] == 1
+    assert answered["truncated"]
+    whole = make_tools([Document(id="oil", page_content=" ".join(sentences))])
+    answered = (await call(whole, "ask", {"question": "What does the pump need to run?"})).structured_content
+    assert [citation["truncated"] for citation in answered["citations"]] == [False] * 3
+    assert (answered["omitted"], answered["truncated"]) == (0, False)
+
+
 async def test_a_chat_model_words_the_answer(make_tools: Make) -> None:
     asked: list[str] = []
 
