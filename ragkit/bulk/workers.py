@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ragkit.errors import InputError, RagkitError
@@ -27,7 +29,7 @@ class Workers(Protocol):
         """The place of each item and what `work` made of it, each once, as they are done and so in any order.
 
         `work`, items and results are pickled. A worker gets `work` once, so what that loads is loaded once. An item may be worked
-        on again after a worker was lost. A `RagkitError` of `work` ends all, as an `InputError` if it was one.
+        on again after a worker was lost. An error of `work` ends all, as an `InputError` if it was one, else as a `RagkitError`.
         """
         ...
 
@@ -57,17 +59,18 @@ class Processes:
         for place in places:
             free.put(place)
         threads = max(1, (os.cpu_count() or 1) // len(places))
-        with ProcessPoolExecutor(len(places), context, _start, (work, free, threads)) as pool:
-            try:
-                waiting = {pool.submit(_do, item): number for number, item in enumerate(items)}
-                for done in as_completed(waiting):
-                    yield waiting[done], settled(done.result())
-            except BrokenProcessPool:
-                raise RagkitError(
-                    "a worker process died, perhaps for want of memory; run the same again, with fewer processes: it goes on"
-                ) from None
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        pool = ProcessPoolExecutor(len(places), context, _start, (work, free, threads))
+        try:
+            waiting = {pool.submit(_do, item): number for number, item in enumerate(items)}
+            for done in as_completed(waiting):
+                yield waiting[done], settled(done.result())
+        except BrokenProcessPool:
+            raise RagkitError(
+                "a worker process died, perhaps for want of memory; run the same again, with fewer processes: it goes on"
+            ) from None
+        finally:
+            # once: another call, such as that of the pool's own context manager, would take back that the rest is cancelled
+            pool.shutdown(cancel_futures=True)
 
 
 class Failure(NamedTuple):
@@ -75,6 +78,8 @@ class Failure(NamedTuple):
 
     message: str
     of_input: bool
+    trace: str = ""
+    """Of an error that nobody raised on purpose."""
 
 
 def guarded(work: Callable[[T], R], item: T) -> R | Failure:
@@ -83,18 +88,22 @@ def guarded(work: Callable[[T], R], item: T) -> R | Failure:
         return work(item)
     except RagkitError as error:
         return Failure(str(error), isinstance(error, InputError))
+    except Exception as error:
+        return Failure(f"a worker failed: {type(error).__name__}: {error}", False, traceback.format_exc())
 
 
 def settled(result: R | Failure) -> R:
     """The result. Raises the error that it is instead."""
     if isinstance(result, Failure):
-        raise (InputError if result.of_input else RagkitError)(result.message)
+        cause = RuntimeError(f"in a worker\n{result.trace}") if result.trace else None
+        raise (InputError if result.of_input else RagkitError)(result.message) from cause
     return result
 
 
 def _start(work: Callable[[Any], Any], free: Any, threads: int) -> None:
     global _work
     _work = work
+    Thread(target=_end_with_parent, daemon=True).start()
     gpu = free.get()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -103,6 +112,14 @@ def _start(work: Callable[[Any], Any], free: Any, threads: int) -> None:
         os.environ.setdefault(name, str(threads))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def _end_with_parent() -> None:
+    """A pool whose process was killed ends nobody: its workers would wait for more to do, each with its model."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _do(item: Any) -> Any:

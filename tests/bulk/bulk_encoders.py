@@ -61,6 +61,22 @@ def refuse(item: str) -> None:
     raise InputError("texts: refused")
 
 
+class Odd(Exception):
+    """Does not survive pickling."""
+
+    def __init__(self, what: str, *, item: str) -> None:
+        super().__init__(f"{what} at {item}")
+
+
+def break_down(item: str) -> None:
+    raise Odd("broke down", item=item)
+
+
+def note(log: Path, item: int) -> None:
+    time.sleep(0.05)
+    (log / str(item)).touch()
+
+
 def place(item: int) -> tuple[int, str | None, str | None]:
     """The process, the GPU that it sees, and its number of threads."""
     time.sleep(0.1)

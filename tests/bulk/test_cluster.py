@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bulk_encoders import SlowEncoder, calls, refuse
+from bulk_encoders import SlowEncoder, break_down, calls, refuse
 from bulk_pipelines import failing_pipeline
 
 from ragkit import InputError, RagkitError
@@ -132,6 +132,8 @@ def test_questions(cluster: Any, expected: Store) -> None:
 def test_errors_arrive_as_they_are(cluster: Any) -> None:
     with pytest.raises(InputError, match=r"^texts: refused$"):
         list(RayCluster(cluster.address).map(refuse, ["x"]))
+    with pytest.raises(RagkitError, match=r"^a worker failed: Odd: broke down at x$"):
+        list(RayCluster(cluster.address).map(break_down, ["x"]))
     assert list(RayCluster(cluster.address).map(refuse, [])) == []
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from functools import partial
+from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
-from bulk_encoders import place
+from bulk_encoders import break_down, note, place
 
+from ragkit import RagkitError
 from ragkit.bulk.workers import Processes
 
 
@@ -26,3 +32,36 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {threads for _, (_, _, threads) in Processes(3).map(place, range(1))} == {"7"}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert {threads for _, (_, _, threads) in Processes(3).map(place, range(3))} == {"1"}
+
+
+def test_what_is_left_is_not_done_after_the_end(tmp_path: Path) -> None:
+    """As after an error, or when the user interrupts."""
+    done = Processes(2).map(partial(note, tmp_path), range(60))
+    next(done)
+    done.close()  # type: ignore[attr-defined]
+    assert active_children() == []
+    assert len(list(tmp_path.iterdir())) < 30
+
+
+KILLED = """
+import os, signal
+from bulk_encoders import place
+from ragkit.bulk.workers import Processes
+
+if __name__ == "__main__":
+    for _ in Processes(2).map(place, range(100)):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    # its output ends when nobody can write to it any more
+    ended = subprocess.run([sys.executable, str(tmp_path / "killed.py")], capture_output=True, timeout=60, check=False)
+    assert ended.returncode < 0
+
+
+def test_errors_that_nobody_foresaw_are_told_as_they_were() -> None:
+    with pytest.raises(RagkitError, match=r"^a worker failed: Odd: broke down at x$") as raised:
+        list(Processes(1).map(break_down, ["x"]))
+    assert 'raise Odd("broke down", item=item)' in str(raised.value.__cause__)
