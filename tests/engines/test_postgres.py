@@ -18,10 +18,13 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from ragkit import InputError, StoreError
+from ragkit.engines.base import Indexes
 from ragkit.engines.opening import create_store, open_or_create, open_store, store_exists
+from ragkit.engines.postgres.address import Address
 from ragkit.engines.postgres.characters import read, written
 from ragkit.engines.postgres.filters import to_sql
 from ragkit.engines.postgres.search import search_graph, vector_text
+from ragkit.engines.postgres.store import PostgresStore
 from ragkit.errors import MissingExtraError
 from ragkit.indexes.bm25 import BM25Index
 from ragkit.indexes.dense import FaissIndex
@@ -338,6 +341,40 @@ def test_one_database_holds_several_stores(engine: Any, url: str) -> None:
     assert not store_exists(awkward)
 
 
+def test_a_store_that_is_gone_is_not_mistaken_for_another(engine: Any, url: str, postgres: str, make_encoder: Any) -> None:
+    """Neither for one that took its place, nor for one in the schema of pgvector, where names are looked for, too."""
+    import psycopg
+
+    def refused(held: Any) -> None:
+        uses = [
+            lambda: DenseRetriever(store=held).invoke("stone"),
+            lambda: asyncio.run(BM25Retriever(store=held).ainvoke("stone")),
+            lambda: held.upsert([Document(id="lost", page_content="stone")]),
+            held.discard,
+        ]
+        for use in uses:
+            with pytest.raises(StoreError, match=r"was deleted, or made anew, after it was opened; open it again$"):
+                use()
+
+    schema = url.partition("schema=")[2]
+    first = create_store(url, bm25_and_dense(make_encoder()))
+    first.upsert([Document(id="mine", page_content="my stone")])
+    held = [open_store(url, encoder=make_encoder()) for _ in range(2)]
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        query = "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+        (beside,) = admin.execute(query).fetchone() or ("",)
+    with create_store(url.replace(schema, quote(beside)), bm25_and_dense(make_encoder())) as other:
+        other.upsert([Document(id="secret", page_content="secret stone")])
+        assert [[d.id for d in BM25Retriever(store=one).invoke("stone")] for one in held] == [["mine"], ["mine"]]
+        first.discard()
+        refused(held[0])
+        with create_store(url, bm25_and_dense(make_encoder(name="other"))) as anew:
+            refused(held[1])
+            assert (len(anew), len(other)) == (0, 1)
+            anew.discard()
+        other.discard()
+
+
 def test_errors_say_what_to_do_and_no_password(engine: Any, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         StoreError, match=r"no index at postgresql://.*\?schema=test_.*; build one with: ragkit index PATH --store URL"
@@ -360,6 +397,23 @@ def test_errors_say_what_to_do_and_no_password(engine: Any, url: str, monkeypatc
     monkeypatch.setitem(sys.modules, "psycopg_pool", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ragkit\[postgres\]'"):
         open_store(url)
+
+
+def test_readers_are_told_why_there_is_no_connection(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragkit.engines.postgres.connections._SECONDS", 0.5)
+    down = PostgresStore(Address.parse("postgresql://me:hunter2@127.0.0.1:1/db"), Indexes({}), None)
+    with pytest.raises(StoreError, match=r"^postgresql://me@127\.0\.0\.1:1/db\?schema=ragkit: .*refused") as raised:
+        len(down)
+    assert "hunter2" not in str(raised.value)
+    down.close()
+    monkeypatch.setattr("ragkit.engines.postgres.connections._READERS", 1)
+    store = engine.create({"bm25": LexicalIndex()})
+    with store.snapshot._connection(), pytest.raises(StoreError, match="gave no connection within"):
+        len(store)
+    store.close()
+    with pytest.raises(StoreError, match=r"^postgresql://.* is closed; open it again$"):
+        len(store)
+    engine.reopen(store)  # to be cleaned up
 
 
 def test_settings_that_cannot_be_had_are_refused(engine: Any, url: str, make_encoder: Any) -> None:

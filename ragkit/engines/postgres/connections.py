@@ -38,11 +38,14 @@ def check_installed() -> None:
 def translated(address: Address) -> Iterator[None]:
     """Raises the server's errors as `StoreError`s of one line, without the password."""
     import psycopg
-    from psycopg_pool import PoolTimeout
+    from psycopg_pool import PoolClosed, PoolTimeout
 
     try:
         yield
+    except PoolClosed:
+        raise StoreError(f"{address.name} is closed; open it again") from None
     except PoolTimeout:
+        connect(address).close()  # it may say why there was none
         raise StoreError(
             f"{address.name} gave no connection within {_SECONDS:g} s; are there more readers than it takes?"
         ) from None
@@ -89,6 +92,29 @@ def use_schema(connection: Connection[Any], schema: str) -> None:
     connection.execute("SELECT set_config('search_path', %s, false), set_config('jit', 'off', false)", [path])
 
 
+def table_number(connection: Connection[Any]) -> int | None:
+    """The server's number for a store's first table: one that is made anew has another. None if there is none.
+
+    The question keeps the table from being deleted until the transaction ends.
+    """
+    from psycopg.errors import UndefinedTable
+
+    with suppress(UndefinedTable):
+        (number,) = connection.execute("SELECT tableoid::bigint FROM ragkit_store").fetchone() or (None,)
+        return number
+    return None
+
+
+def check_table(connection: Connection[Any], address: Address, number: int | None) -> None:
+    """Raise `StoreError` if the schema's store is not the one whose `table_number` was this.
+
+    Another one would have other encoders. And where there is none any more, the names of its tables may be found in the schema
+    of pgvector, and be those of a store that this one's users must not see.
+    """
+    if table_number(connection) != number:
+        raise StoreError(f"{address.name} was deleted, or made anew, after it was opened; open it again")
+
+
 def _prepare_reader(connection: Connection[Any], schema: str) -> None:
     from psycopg import IsolationLevel
 
@@ -104,8 +130,9 @@ class Reading:
     A connection is taken then, and not while a question is still being encoded. Threads take turns.
     """
 
-    def __init__(self, address: Address, pool: ConnectionPool[Connection[Any]]) -> None:
-        self._address, self._pool = address, pool
+    def __init__(self, address: Address, pool: ConnectionPool[Connection[Any]], number: int | None) -> None:
+        """`number` is the store's `table_number`."""
+        self._address, self._pool, self._number = address, pool, number
         self._connection: Connection[Any] | None = None
         self._closed = False
         self._lock = RLock()
@@ -116,6 +143,11 @@ class Reading:
         with self._lock, translated(self._address):
             if self._connection is None and not self._closed:
                 self._connection = self._pool.getconn()
+                try:
+                    check_table(self._connection, self._address, self._number)
+                except BaseException:
+                    self.close()
+                    raise
             if self._closed or self._connection is None:
                 raise StoreError(f"{self._address.name}: this read has ended")
             yield self._connection

@@ -17,8 +17,10 @@ from ragkit.engines.postgres.connections import (
     ASYNC_READERS,
     Reading,
     check_installed,
+    check_table,
     connect,
     readers,
+    table_number,
     translated,
     use_schema,
 )
@@ -43,10 +45,10 @@ class PostgresStore(EngineStore):
     writes is seen by readers when its `write` ends, all at once, and by nobody if it raises.
     """
 
-    def __init__(self, address: Address, indexes: Indexes) -> None:
+    def __init__(self, address: Address, indexes: Indexes, number: int | None) -> None:
         """Use `PostgresStore.create` or `PostgresStore.open` instead."""
         super().__init__(indexes)
-        self._address = address
+        self._address, self._number = address, number
         self._pool = readers(address)
         self._snapshot = PostgresSnapshot(indexes, self._connection)
         self._turns: dict[AbstractEventLoop, Semaphore] = {}
@@ -63,8 +65,8 @@ class PostgresStore(EngineStore):
             if not tables.exist(connection, address.schema):
                 raise StoreError(f"no index at {address.name}; build one with: ragkit index PATH --store URL")
             use_schema(connection, address.schema)
-            settings = tables.read_settings(connection, address.name)
-        return cls(address, Indexes(settings, encoder))
+            settings, number = tables.read_settings(connection, address.name), table_number(connection)
+        return cls(address, Indexes(settings, encoder), number)
 
     @classmethod
     def create(cls, url: str, indexes: Mapping[str, TextIndex]) -> Self:
@@ -85,10 +87,11 @@ class PostgresStore(EngineStore):
                     if tables.exist(connection, address.schema):
                         raise InputError(f"there is already an index at {address.name}; open it, or choose another schema")
                     tables.create(connection, address, made)
+                    number = table_number(connection)
             except (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateSchema):
                 # of two that create one at the same time
                 raise InputError(f"there is already an index at {address.name}; open it, or choose another schema") from None
-        return cls(address, made)
+        return cls(address, made, number)
 
     @classmethod
     def exists(cls, url: str) -> bool:
@@ -114,7 +117,7 @@ class PostgresStore(EngineStore):
 
     def read(self, use: Callable[[Any], T]) -> T:
         """See `BaseStore.read`; in one transaction."""
-        reading = Reading(self._address, self._pool)
+        reading = Reading(self._address, self._pool, self._number)
         try:
             return use(PostgresSnapshot(self._indexes, reading.connection))
         finally:
@@ -123,7 +126,7 @@ class PostgresStore(EngineStore):
     async def aread(self, use: Callable[[Any], Awaitable[T]]) -> T:
         """See `BaseStore.aread`; in one transaction. Cancelled, it has the server drop what it is at."""
         async with self._turn():
-            reading = Reading(self._address, self._pool)
+            reading = Reading(self._address, self._pool, self._number)
             end = reading.close
             try:
                 return await use(PostgresSnapshot(self._indexes, reading.connection))
@@ -143,6 +146,7 @@ class PostgresStore(EngineStore):
                 # a model may take its time between two statements
                 connection.execute("SET idle_in_transaction_session_timeout = 0")
                 connection.execute("BEGIN")
+                check_table(connection, self._address, self._number)
                 draft = PostgresDraft(self._indexes, self._address, connection)
             yield draft  # what the caller's own database raises is not ours; after an error the connection rolls back
             with translated(self._address):
@@ -158,6 +162,7 @@ class PostgresStore(EngineStore):
         self.close()
         with connect(self._address) as connection, translated(self._address), connection.transaction():
             use_schema(connection, self._address.schema)
+            check_table(connection, self._address, self._number)
             tables.drop(connection, self._address.schema)
 
     def _turn(self) -> Semaphore:
@@ -169,7 +174,7 @@ class PostgresStore(EngineStore):
 
     @contextmanager
     def _connection(self) -> Iterator[Connection[Any]]:
-        reading = Reading(self._address, self._pool)
+        reading = Reading(self._address, self._pool, self._number)
         try:
             with reading.connection() as connection:
                 yield connection
