@@ -399,6 +399,7 @@ def test_what_cannot_be_had_is_refused(url: str, make_encoder: Any, tmp_path: Pa
     store.close()
     with pytest.raises(StoreError, match="is closed"):
         store.upsert(words("x"))
+    assert len(open_store(url)) == 0
 
 
 def test_a_store_whose_creation_was_interrupted_is_none(url: str, tmp_path: Path) -> None:
@@ -412,6 +413,25 @@ def test_a_store_whose_creation_was_interrupted_is_none(url: str, tmp_path: Path
     store = create_store(url, {"bm25": LexicalIndex()})
     store.upsert(words("red"))
     assert found(store, "red") == ["d0"]
+
+
+def test_a_store_that_is_made_anew(url: str, make_encoder: Any) -> None:
+    """Whoever had opened it moves on to one with the same indexes, whatever its generation, and leaves others alone."""
+    old = create_store(url, {"dense": DenseIndex(make_encoder())})
+    old.upsert(words("red apple"))
+    held = [open_store(url, encoder=make_encoder()) for _ in range(2)]
+    old.discard()
+    same = create_store(url, {"dense": DenseIndex(make_encoder())})
+    same.upsert(words("blue plum", first=7))
+    assert [document.id for document in DenseRetriever(store=held[0]).invoke("red")] == ["d7"]
+    same.discard()
+    other = create_store(url, {"dense": DenseIndex(make_encoder(name="other"))})
+    other.upsert(words("green pear", first=8))
+    with pytest.raises(StoreError, match=r"was made anew, with other indexes, .*; open it again"):
+        DenseRetriever(store=held[1]).invoke("red")
+    with pytest.raises(StoreError, match="was made anew"):
+        held[0].upsert(words("red cherry", first=9))
+    assert [document.id for document in DenseRetriever(store=other).invoke("red")] == ["d8"]
 
 
 def test_tables_of_others_stay(url: str, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class LanceStore(EngineStore):
         """See `BaseStore.refresh`."""
         with self._lock:
             before, now = self.snapshot, self._latest()
-            if now.state.generation == before.state.generation:
+            if now.state == before.state:
                 return False
             self._snapshot = now
             return True
@@ -113,10 +113,11 @@ class LanceStore(EngineStore):
         Once the changes are published nothing is raised for want of cleaning up: it is logged, and left to the next writer.
         """
         with self._one_write():
+            _ = self.snapshot  # closed, it takes no changes either
             with translated(self._place):
                 published = self._connection.open_table(PUBLISHED)
             with turn(self._place, published) as mine:
-                draft = LanceDraft(self._indexes, self._place, self._connection, _read(self._place, published), mine)
+                draft = LanceDraft(self._indexes, self._place, self._connection, self._state(published), mine)
                 yield draft
                 if draft.finish():
                     try:
@@ -146,12 +147,19 @@ class LanceStore(EngineStore):
         while True:
             try:
                 with self._lock:
-                    state = _read(self._place, self._published)
+                    state = self._state(self._published)
                 return LanceSnapshot(self._indexes, self._place, self._connection, state)
             except StaleSnapshotError:
                 tries += 1
                 if tries == _TRIES:
                     raise
+
+    def _state(self, published: Any) -> State:
+        """What is published. Raises `StoreError` if the store was made anew with other indexes, or other encoders."""
+        state = _read(self._place, published)
+        if state.settings != self._indexes.settings:
+            raise StoreError(f"{self.name} was made anew, with other indexes, after it was opened; open it again")
+        return state
 
 
 def _created(connection: Any, name: str, schema: Any) -> Any:
