@@ -30,6 +30,7 @@ from ragkit.store.text_index import DenseIndex, LexicalIndex, TextIndex
 
 EngineIndex = LexicalIndex | DenseIndex | SparseIndex
 """Says how texts and questions are seen. It stays empty: what is seen of a passage, an engine keeps."""
+_MOST = 2**31 - 1  # hits; engines ask for some more of them in numbers of 64 bits
 KINDS: dict[str, type[LexicalIndex] | type[DenseIndex] | type[SparseIndex]] = {
     kind.kind: kind for kind in (LexicalIndex, DenseIndex, SparseIndex)
 }
@@ -305,7 +306,7 @@ def _counted(index: LexicalIndex, queries: Sequence[str]) -> list[Counter[str]]:
 def _checked(k: int) -> int:
     if k < 1:
         raise InputError(f"k: must be at least 1, not {k}")
-    return k
+    return min(k, _MOST)
 
 
 def _known(vectors: SparseVectors) -> SparseVectors:

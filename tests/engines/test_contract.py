@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -117,6 +119,7 @@ FILTERS: list[Any] = [
     {"$not": {"even": True}},
     {"score": {"$ne": 1.5}},
     {"n": {"$nin": list(range(0, 60, 2))}},
+    {"score": {"$gte": np.float64(2.5)}, "n": {"$lt": IntEnum("Limit", {"FIFTY": 50})["FIFTY"]}},
 ]
 QUERIES = ["blue stone", "winter garden apples", "Äpfel 日本語", "running river water red green plum", "unknownword", " "]
 
@@ -160,6 +163,13 @@ def test_the_same_hits(filled: Any) -> None:
     for filter in FILTERS:
         for name in PLAIN:
             compare(*filled, RETRIEVERS[name], QUERIES, [500] if filter else [1, 10, 500], filter)
+
+
+def test_more_hits_than_any_store_has(filled: Any) -> None:
+    for store in filled:
+        for name in ("bm25", "dense", "sparse"):
+            [ranking] = store.snapshot.search(name, ["blue stone"], sys.maxsize)
+            assert len(ranking.positions) == len(store.snapshot.search(name, ["blue stone"], 1_000)[0].positions) > 0
 
 
 def test_the_same_hits_of_what_is_built_on_them(filled: Any) -> None:
@@ -553,6 +563,7 @@ def test_exact_search(filled: Any) -> None:
                 for one in (store.snapshot for store in filled)
             )
             assert found == expected != {}
+    assert list(filled[0].snapshot.find(Pattern("stone \udce9"))) == []
     with pytest.raises(InputError, match="took longer than"):
         list(filled[0].snapshot.find(Pattern("stone"), seconds=-1.0))
 

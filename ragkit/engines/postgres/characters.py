@@ -20,3 +20,12 @@ def written(text: str) -> str:
 def read(text: str) -> str:
     """Inverse of `written`."""
     return _WRITTEN.sub(lambda found: "\0" if found[1] == "\1" else "\1", text)
+
+
+def encodable(text: str) -> bool:
+    """Whether it is without lone surrogates, which the server refuses."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ragkit.corpus.filters import Condition, Dialect, Filter
-from ragkit.engines.postgres.characters import written
+from ragkit.engines.postgres.characters import encodable, written
 
 _LOOKED_UP = 16  # values that are looked up in the index of the fields one by one; more are compared with each passage
 
@@ -37,7 +37,8 @@ def _compare(field: str, sign: str, bound: float | str) -> tuple[str, list[Any]]
     if isinstance(bound, str):
         kind, test, given = "string", f'(p.fields ->> %s) COLLATE "C" {sign} %s', text_of_field(bound)
     else:
-        kind, test, given = "number", f"(p.fields ->> %s)::numeric {sign} %s::numeric", repr(bound)
+        # as `fields` has it: what Python shows of numbers of other classes, such as numpy's, is no number to the server
+        kind, test, given = "number", f"(p.fields ->> %s)::numeric {sign} %s::numeric", json.dumps(bound)
     # only CASE promises that a cast is not tried on what is no number
     return f"CASE WHEN jsonb_typeof(p.fields -> %s) = '{kind}' THEN {test} ELSE false END", [key, key, given]
 
@@ -54,12 +55,4 @@ def _value(value: Any) -> Any:
 def text_of_field(text: str) -> str:
     """A name or value as `fields` has it; a lone surrogate, which it refuses, is spelled out, as no other character is."""
     kept = written(text)
-    return "".join(f"\1\3{ord(c):x}" if "\ud800" <= c <= "\udfff" else c for c in kept) if not _encodable(kept) else kept
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return "".join(f"\1\3{ord(c):x}" if "\ud800" <= c <= "\udfff" else c for c in kept) if not encodable(kept) else kept

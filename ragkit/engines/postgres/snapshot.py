@@ -17,7 +17,7 @@ from ragkit.corpus.rows import to_document
 from ragkit.documents.spans import Span
 from ragkit.engines.base import EngineSnapshot, Indexes
 from ragkit.engines.postgres import search
-from ragkit.engines.postgres.characters import read, written
+from ragkit.engines.postgres.characters import encodable, read, written
 from ragkit.engines.postgres.filters import text_of_field, to_sql
 from ragkit.engines.postgres.keys import keys
 from ragkit.engines.postgres.tables import numbers, table, vector_type
@@ -73,7 +73,7 @@ class PostgresSnapshot(EngineSnapshot):
     ) -> Iterator[tuple[int, list[Span]]]:
         """See `BaseSnapshot.find`. For a literal the server looks for it, for others every passage is fetched."""
         stop = None if seconds is None else time.monotonic() + seconds
-        literal = None if pattern.regex or pattern.ignore_case else written(pattern.text)
+        literal = written(pattern.text) if not pattern.regex and not pattern.ignore_case and encodable(pattern.text) else None
         last = -1
         while True:
             with self._connection() as connection:
