@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -427,22 +428,42 @@ def test_settings_that_cannot_be_had_are_refused(engine: Any, url: str, make_enc
     assert not store_exists(url)
 
 
-def test_without_pgvector_words_alone_can_be_indexed(postgres: str, make_encoder: Any) -> None:
-    import psycopg
+@pytest.fixture
+def own_server(postgres: str) -> Any:
+    """Gives the URL of the server that the tests have started, with other parameters."""
     from psycopg.conninfo import conninfo_to_dict
 
     if "RAGKIT_POSTGRES" in os.environ:
-        pytest.skip("makes a database and a role, which somebody's own server should not get")
+        pytest.skip("makes databases and roles, which somebody's own server should not get")
+    return lambda **changes: "postgresql:///?" + urlencode({**conninfo_to_dict(postgres), **changes}, quote_via=quote)
 
-    def at(**changes: str) -> str:
-        return "postgresql:///?" + urlencode({**conninfo_to_dict(postgres), **changes}, quote_via=quote)
 
-    with psycopg.connect(postgres, autocommit=True) as admin:
+def test_an_extension_that_another_makes_at_the_same_time(own_server: Any, make_encoder: Any) -> None:
+    import psycopg
+
+    with psycopg.connect(own_server(), autocommit=True) as admin, ThreadPoolExecutor() as thread:
+        admin.execute("CREATE DATABASE fresh")
+        with psycopg.connect(own_server(dbname="fresh")) as other:
+            other.execute("CREATE EXTENSION vector")
+            created = thread.submit(create_store, own_server(dbname="fresh"), bm25_and_dense(make_encoder()))
+            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE EXTENSION%'"
+            while not created.done() and admin.execute(waits).fetchone() is None:
+                pass
+            other.commit()
+        with created.result() as store:
+            store.upsert([Document(id="a", page_content="stone")])
+            assert len(DenseRetriever(store=store).invoke("stone")) == 1
+
+
+def test_without_pgvector_words_alone_can_be_indexed(own_server: Any, make_encoder: Any) -> None:
+    import psycopg
+
+    with psycopg.connect(own_server(), autocommit=True) as admin:
         admin.execute("CREATE DATABASE bare")
         admin.execute("CREATE ROLE weak LOGIN")
-    with psycopg.connect(at(dbname="bare"), autocommit=True) as owner:
+    with psycopg.connect(own_server(dbname="bare"), autocommit=True) as owner:
         owner.execute("CREATE SCHEMA ragkit AUTHORIZATION weak")
-    bare = at(dbname="bare", user="weak")
+    bare = own_server(dbname="bare", user="weak")
     with pytest.raises(StoreError, match=r"the database has no pgvector \(.*\); install it on the server"):
         create_store(bare, bm25_and_dense(make_encoder()))
     assert not store_exists(bare)

@@ -128,17 +128,19 @@ def check_vectors(connection: Connection[Any], place: str) -> None:
     query = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
     row = connection.execute(query).fetchone()
     if row is None:
+        reason = ""
         try:
             with connection.transaction():
                 connection.execute("CREATE EXTENSION vector")
         except psycopg.Error as error:
             reason = str(error).splitlines()[0]
+        row = connection.execute(query).fetchone()  # it may be another's, who made it at the same time
+        if row is None:
             raise StoreError(
                 f"{place}: the database has no pgvector ({reason}); install it on the server, and have a superuser run "
                 "CREATE EXTENSION vector"
-            ) from None
-        row = connection.execute(query).fetchone()
-    version = tuple(int(part) for part in row[0].split(".")[:2]) if row else ()
+            )
+    version = tuple(int(part) for part in row[0].split(".")[:2])
     if version < VECTOR_VERSION:
         wanted = ".".join(map(str, VECTOR_VERSION))
         raise StoreError(f"{place}: has pgvector {'.'.join(map(str, version))}, needed is {wanted} or later; update it")
