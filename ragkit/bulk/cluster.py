@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from ragkit.bulk.workers import guarded, settled
@@ -14,6 +14,7 @@ from ragkit.errors import InputError, MissingExtraError, RagkitError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_log = logging.getLogger(__name__)
 _BLOCKS = 1000  # at most; what is lost with a node is the blocks that were worked on there
 
 
@@ -84,7 +85,7 @@ class RayCluster:
         rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
         most = min(self._workers or len(items), len(items))
         # the set itself would begin with one; it goes on with fewer if nodes are lost
-        first = min(most, max(1, self._fitting(ray.cluster_resources())))
+        first = min(most, max(1, self._fitting()))
         worked = ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS)).map_batches(
             _Worker,
             fn_constructor_args=(work,),
@@ -96,12 +97,23 @@ class RayCluster:
         for row in worked.iter_rows():
             yield int(row["number"]), settled(pickle.loads(row["result"]))
 
-    def _fitting(self, resources: dict[str, float]) -> int:
-        """How many workers the cluster has room for."""
-        rooms = [resources.get("CPU", 0) // self._cpus]
-        if self._gpus:
-            rooms.append(resources.get("GPU", 0) // self._gpus)
-        return int(min(rooms))
+    def _fitting(self) -> int:
+        """How many workers the cluster has room for. Raises `InputError` if one was started here that has none."""
+        import ray
+
+        rooms = [_rooms(node["Resources"], self._cpus, self._gpus) for node in ray.nodes() if node["Alive"]]
+        if not any(rooms):
+            missing = f"no node of the cluster has {self._cpus:g} cores and {self._gpus:g} GPUs for a worker"
+            if self._started and self._address is None:
+                raise InputError(f"cpus: {missing}; ask for fewer")
+            # it may be one that adds nodes as they are needed
+            _log.warning("%s; waiting until there is one", missing)
+        return sum(rooms)
+
+
+def _rooms(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many workers fit into a node."""
+    return int(min(resources.get(name, 0) // of_one for name, of_one in (("CPU", cpus), ("GPU", gpus)) if of_one))
 
 
 class _Worker:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bulk_encoders import SlowEncoder, break_down, calls, refuse
+from bulk_encoders import SlowEncoder, break_down, calls, place, refuse
 from bulk_pipelines import failing_pipeline
 
 from ragkit import InputError, RagkitError
@@ -135,6 +135,28 @@ def test_errors_arrive_as_they_are(cluster: Any) -> None:
     with pytest.raises(RagkitError, match=r"^a worker failed: Odd: broke down at x$"):
         list(RayCluster(cluster.address).map(break_down, ["x"]))
     assert list(RayCluster(cluster.address).map(refuse, [])) == []
+
+
+def test_a_worker_for_which_no_node_has_room(cluster: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    import ray
+
+    here = RayCluster(cpus=99)
+    monkeypatch.setattr(here, "_started", True)
+    with pytest.raises(InputError, match=r"^cpus: no node of the cluster has 99 cores and 0 GPUs for a worker; ask for fewer$"):
+        list(here.map(place, [1]))
+    nodes = [{"Alive": True, "Resources": {"CPU": 0.0}}, {"Alive": False, "Resources": {"CPU": 9.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert len(list(RayCluster(cluster.address).map(place, [1]))) == 1  # it came
+    assert caplog.messages == ["no node of the cluster has 1 cores and 0 GPUs for a worker; waiting until there is one"]
+
+
+def test_how_many_workers_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    nodes = [{"Alive": True, "Resources": resources} for resources in ({"CPU": 5.0, "GPU": 1.0}, {"CPU": 3.0}, {"memory": 1.0})]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert [RayCluster(cpus=cpus)._fitting() for cpus in (0.5, 1, 2, 5)] == [16, 8, 3, 1]
+    assert [RayCluster(gpus=gpus)._fitting() for gpus in (1, 0.5)] == [1, 2]
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"cpus": 0}, {"gpus": -1}])
