@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ragkit.bulk.workers import Workers
 from ragkit.chains.pipeline import Pipeline
 from ragkit.corpus.filters import Filter
+from ragkit.documents.files import several
 from ragkit.errors import InputError, RagkitError
 from ragkit.progress import Told
 
@@ -72,10 +73,11 @@ class _Ask:
 def _ask(ask: _Ask, questions: Sequence[str], workers: Workers, at_once: int, progress: Told | None) -> list[Any]:
     if at_once < 1:
         raise InputError(f"at_once: must be at least 1, not {at_once}")
+    questions = several(questions, "questions")
     for question in questions:
         if not isinstance(question, str):
             raise InputError(f"questions: must be strings, not {type(question).__name__}")
-    chunks = [list(questions[start : start + at_once]) for start in range(0, len(questions), at_once)]
+    chunks = [questions[start : start + at_once] for start in range(0, len(questions), at_once)]
     answers: list[list[Any]] = [[] for _ in chunks]
     for number, its_answers in workers.map(ask, chunks):
         answers[number] = its_answers

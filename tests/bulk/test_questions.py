@@ -82,6 +82,8 @@ def test_wrong_input(index: str, tmp_path: Path) -> None:
     make = partial(failing_pipeline, index)
     with pytest.raises(InputError, match=r"^questions: must be strings, not int"):
         retrieve_many(make, ["a", 1], Backwards())  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"^questions: must be a list, not one str; give \['red fox'\]"):
+        retrieve_many(make, "red fox", Backwards())
     with pytest.raises(InputError, match=r"^at_once: "):
         retrieve_many(make, ["a"], Backwards(), at_once=0)
     with pytest.raises(InputError, match="cannot read config"):
