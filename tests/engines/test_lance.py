@@ -383,6 +383,14 @@ def test_where_a_store_is() -> None:
             Place.parse(url)
 
 
+def test_why_object_storage_cannot_be_reached() -> None:
+    where = "endpoint=http://127.0.0.1:1&allow_http=true&region=eu&client_max_retries=0"
+    with pytest.raises(StoreError, match=r"^lance\+s3://bucket/store: .*Connection refused") as raised:
+        open_store(f"lance+s3://bucket/store?{where}&aws_access_key_id=AKIA7&aws_secret_access_key=hunter2")
+    assert "hunter2" not in str(raised.value)
+    assert len(str(raised.value)) < 700
+
+
 def test_what_cannot_be_had_is_refused(url: str, make_encoder: Any, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"no index at {url}; build one with"):
         open_store(url)

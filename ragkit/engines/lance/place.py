@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 from ragkit.errors import InputError, MissingExtraError, StaleSnapshotError, StoreError
 
 _SECRET = re.compile("key|secret|token|password", re.IGNORECASE)
+_LONGEST = 600  # characters of LanceDB's that a message shows
 _GONE = ("not found", "no longer exists", "no such file")
 
 
@@ -82,4 +83,10 @@ def translated(place: Place) -> Iterator[None]:
         for option, value in place.options.items():
             if value and _SECRET.search(option):
                 message = message.replace(value, "***")
-        raise StoreError(f"{place.name}: {message[:500]}") from None
+        raise StoreError(f"{place.name}: {_shortened(message)}") from None
+
+
+def _shortened(message: str) -> str:
+    """What was tried stands at the beginning, why it failed at the end, before a place in LanceDB's own source."""
+    message = message.partition(", location: Location {")[0]
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 4]} ... {message[-_LONGEST * 3 // 4 :]}"
