@@ -291,6 +291,16 @@ def test_passages_are_counted_as_they_are_written(engine: Any, monkeypatch: pyte
     assert len(store.snapshot.positions()) == 4
 
 
+def test_words_that_no_passage_has_any_more_are_forgotten(engine: Any) -> None:
+    store = engine.create({"bm25": LexicalIndex()})
+    for n in range(3):
+        store.upsert([Document(id=str(one), page_content=f"stone once{n}x{one}") for one in range(4)])
+    store.delete(["0", "absent"])
+    with store.snapshot._connection() as connection:
+        rows = dict(connection.execute("SELECT term, documents FROM ragkit_terms_0").fetchall())
+    assert rows == {"stone": 3, "once2x1": 1, "once2x2": 1, "once2x3": 1}
+
+
 _WRITER = """
 import sys
 from langchain_core.documents import Document

@@ -35,9 +35,11 @@ _MANY = 1_000  # changed passages from which on the planner is told of it
 _REMOVE_WORDS = """
 WITH gone AS (DELETE FROM {index} WHERE position = ANY(%(positions)s) RETURNING terms, length),
 counted AS (SELECT term, count(*) AS n FROM gone, jsonb_object_keys(terms) AS term GROUP BY term),
-lowered AS (UPDATE {terms} AS t SET documents = t.documents - c.n FROM counted AS c WHERE t.term = c.term)
+lowered AS (
+  UPDATE {terms} AS t SET documents = t.documents - c.n FROM counted AS c WHERE t.term = c.term RETURNING t.term, t.documents)
 UPDATE ragkit_indexes SET documents = documents - (SELECT count(*) FROM gone),
   length = length - (SELECT coalesce(sum(length), 0) FROM gone) WHERE number = %(number)s
+RETURNING (SELECT array_agg(term) FROM lowered WHERE documents = 0)
 """
 _COUNT_WORDS = """
 INSERT INTO {terms} AS t (term, documents) SELECT * FROM unnest(%s::text[], %s::bigint[])
@@ -199,8 +201,10 @@ class PostgresDraft(EngineDraft):
         for name, number in self._numbers.items():
             index = table("index", number)
             if self._indexes.settings[name]["kind"] == LexicalIndex.kind:
-                query = SQL(_REMOVE_WORDS).format(index=index, terms=table("terms", number))
-                self._connection.execute(query, {"positions": given, "number": number})
+                terms = table("terms", number)
+                query = SQL(_REMOVE_WORDS).format(index=index, terms=terms)
+                (unused,) = self._connection.execute(query, {"positions": given, "number": number}).fetchone() or (None,)
+                self._connection.execute(SQL("DELETE FROM {} WHERE term = ANY(%s)").format(terms), [unused or []])
             else:
                 self._connection.execute(SQL("DELETE FROM {} WHERE position = ANY(%s)").format(index), [given])
 
