@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -49,9 +50,10 @@ class Processes:
             raise InputError(f"count: must be at least 1, not {self.count}")
 
     def map(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
-        """See `Workers.map`. Raises `RagkitError` if a process dies."""
+        """See `Workers.map`. Raises `InputError` for what cannot be pickled, and `RagkitError` if a process dies."""
         if not items:
             return
+        _check_picklable((work, items))
         # never more than there are items: each costs the loading of a model
         places: list[str | None] = [*(self.gpus or [None] * self.count)][: len(items)]
         context = get_context("spawn")  # a fork would share the locks and threads of torch and faiss
@@ -71,6 +73,16 @@ class Processes:
         finally:
             # once: another call, such as that of the pool's own context manager, would take back that the rest is cancelled
             pool.shutdown(cancel_futures=True)
+
+
+def _check_picklable(given: Any) -> None:
+    try:
+        pickle.dumps(given)
+    except Exception as error:
+        raise InputError(
+            f"workers: what processes are given cannot be pickled ({error}); give functions of a module, bound to arguments by "
+            "functools.partial, not lambdas"
+        ) from None
 
 
 class Failure(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from bulk_encoders import break_down, note, place
 
-from ragkit import RagkitError
+from ragkit import InputError, RagkitError
 from ragkit.bulk.workers import Processes
 
 
@@ -65,3 +65,9 @@ def test_errors_that_nobody_foresaw_are_told_as_they_were() -> None:
     with pytest.raises(RagkitError, match=r"^a worker failed: Odd: broke down at x$") as raised:
         list(Processes(1).map(break_down, ["x"]))
     assert 'raise Odd("broke down", item=item)' in str(raised.value.__cause__)
+
+
+def test_what_cannot_be_pickled_is_refused() -> None:
+    for work, items in ((lambda item: item, [1]), (place, [lambda: 1])):
+        with pytest.raises(InputError, match=r"^workers: .* cannot be pickled \(.*lambda.*\); give functions of a module"):
+            list(Processes(1).map(work, items))  # type: ignore[arg-type]
