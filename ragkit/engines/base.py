@@ -62,11 +62,13 @@ class Indexes:
         return made
 
     def __getitem__(self, name: str) -> EngineIndex:
-        """Raises `StoreError` if the store was built with another encoder."""
+        """Raises `StoreError` if the store was built with another encoder, or by a newer ragkit, with a kind unknown here."""
         with self._lock:
             if name not in self._made:
                 settings = self.settings[name]
-                kind = KINDS[settings["kind"]]
+                kind = KINDS.get(settings["kind"])
+                if kind is None:
+                    raise StoreError(f"index {name!r} is of the unknown kind {settings['kind']!r}; use a newer ragkit")
                 self._made[name] = kind.empty(settings, lambda: self.encoder(name, settings["kind"]))
             return self._made[name]
 

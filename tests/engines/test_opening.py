@@ -16,6 +16,7 @@ from langchain_core.documents import Document
 
 from ragkit import InputError, Pipeline, StoreError
 from ragkit.cli import main
+from ragkit.engines.base import Indexes
 from ragkit.engines.opening import create_store, engine_of, open_or_create, open_store, store_exists
 from ragkit.store.store import Store
 from ragkit.store.text_index import LexicalIndex
@@ -36,6 +37,11 @@ def test_a_scheme_that_no_engine_has() -> None:
     for place in ("mysql://h/d", "HTTP://h"):
         with pytest.raises(InputError, match=r"there is no engine for (mysql|http)://; use a directory, or "):
             open_store(place)
+
+
+def test_an_index_of_a_later_version() -> None:
+    with pytest.raises(StoreError, match=r"^index 'late' is of the unknown kind 'later'; use a newer ragkit$"):
+        Indexes({"late": {"kind": "later"}})["late"]
 
 
 @pytest.fixture
