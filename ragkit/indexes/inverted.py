@@ -226,7 +226,7 @@ class InvertedIndex(ABC):
             queries.starts, found, self.query_weights(queries.weights, frequencies, state), state, state.masks(allowed), k
         )
         threads = max(min(self.threads or os.cpu_count() or 1, len(queries) // _PER_THREAD), 1)
-        size = min(-(-len(queries) // threads), max(_HEAP // k, 1))
+        size = max(min(-(-len(queries) // threads), _HEAP // k), 1)
         turns = [(first, min(first + size, len(queries))) for first in range(0, len(queries), size)]
         if threads == 1:
             return [ranking for turn in turns for ranking in self._search(plan, *turn)]

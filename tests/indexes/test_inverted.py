@@ -215,6 +215,12 @@ def test_removing_much_frees_the_space() -> None:
     assert sum(len(part.segment.positions) for part in index._parts) == 100
 
 
+def test_no_queries() -> None:
+    index = ImpactIndex()
+    index.add(np.array([3]), sparse({1: 1.0}))
+    assert index.search(sparse(), 5) == []
+
+
 def test_long_queries() -> None:
     rng = np.random.default_rng(9)
     documents = {p: {int(t): 1.0 for t in rng.choice(20_000, 30, replace=False)} for p in range(500)}
