@@ -309,6 +309,8 @@ class Corpus:
                 yield
             except sqlite3.Error as error:
                 raise StoreError(f"cannot read {self._name}: {error}") from error
+            except UnicodeEncodeError as error:
+                raise InputError(f"{error.object!r} holds half of a surrogate pair, as no id and no source does") from None
             finally:
                 self._leave(nested)
 

@@ -50,7 +50,7 @@ def to_row(document: Document) -> Row:
     """The row of a document that has an id. Raises `InputError` for text or metadata that would not come back exactly."""
     record = provenance(document)
     text = document.page_content if record.passage is None else record.passage
-    for field, value in (("page_content", text), ("id", str(document.id))):
+    for field, value in (("page_content", text), ("id", str(document.id)), ("metadata['ragkit']['source']", record.source or "")):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -127,6 +127,12 @@ def test_lone_surrogate_is_refused_by_name() -> None:
         Corpus(None, 1).plan([doc("a", "ab\ud800")])
     with pytest.raises(InputError, match=r"id holds a lone surrogate at character 0"):
         Corpus(None, 1).plan([doc("\ud800", "ab")])
+    with pytest.raises(InputError, match=r"source'\] holds a lone surrogate at character 1"):
+        Corpus(None, 1).plan([with_provenance(doc("a", "ab"), Provenance(source="x\udfff"))])
+    corpus = Corpus(None, 1)
+    upsert(corpus, doc("a", "ab"))
+    with pytest.raises(InputError, match="half of a surrogate pair"):
+        corpus.source_text("\udfff")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3))
