@@ -91,6 +91,9 @@ def index(
     exact: Annotated[
         bool, typer.Option("--exact", help="Also index every three characters, from now on, so that grep is fast.")
     ] = False,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Also drop what is indexed from a PATH that is gone, or empty now.")
+    ] = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Read and encode with so many processes; after a kill they go on where they were.")
     ] = None,
@@ -140,7 +143,13 @@ def index(
             check_paths(paths)
             warm_up()  # seconds, once per machine: better here than at the first question
             store = create_store(place, bm25_and_dense(given, language or "english"))
-        options: dict[str, Any] = {"exclude": exclude or [], "size": size, "overlap": overlap, "text_field": text_field}
+        options: dict[str, Any] = {
+            "exclude": exclude or [],
+            "size": size,
+            "overlap": overlap,
+            "text_field": text_field,
+            "drop_missing": drop_missing,
+        }
         with store, progress_bars(quiet) as bars:
             if exact:
                 with store.write() as draft:

@@ -90,6 +90,21 @@ def test_index_again_does_nothing(folder: Path, index: Path) -> None:
     assert (report["files"], report["added"], report["updated"], report["deleted"]) == (4, 0, 0, 0)
 
 
+def test_an_index_outlives_a_folder_that_was_moved(tmp_path: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragkit.encoders.factory._default", make_encoder)
+    notes, out = tmp_path / "notes", tmp_path / "index"
+    notes.mkdir()
+    (notes / "a.txt").write_text("Cars have four wheels.")
+    assert answer("index", notes, "--out", out)["passages"] == 1
+    notes.rename(tmp_path / "moved")
+    done = ragkit("index", notes, "--out", out)
+    assert (done.code, done.out) == (2, "")
+    assert "--drop-missing" in done.err
+    assert "four wheels" in ragkit("search", out, "wheels", "--retriever", "bm25").out
+    report = answer("index", notes, "--out", out, "--drop-missing")
+    assert (report["passages"], report["deleted"]) == (0, 1)
+
+
 def test_a_model_writes_the_answer(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = FakeListChatModel(responses=["They are yellow [1]. Or pink [7]."])
     monkeypatch.setattr("ragkit.llms.named.chat_model", lambda name: {"some:model": model}[name])

@@ -44,6 +44,7 @@ def bulk_index(
     overlap: int | None = None,
     language: str | None = None,
     text_field: str | None = None,
+    drop_missing: bool = False,
     bars: Bars = lambda doing, what: None,
 ) -> IndexReport:
     """What `index_paths` does, with the same arguments and the same result, where workers load, split and encode.
@@ -69,6 +70,7 @@ def bulk_index(
         overlap=overlap,
         language=language,
         text_field=text_field,
+        drop_missing=drop_missing,
         progress=bars("indexing", "files"),
         read=reader,
     )

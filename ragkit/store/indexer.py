@@ -14,6 +14,7 @@ from ragkit.corpus.changes import SourceText
 from ragkit.documents.files import find_files, several
 from ragkit.documents.model import Skipped
 from ragkit.documents.split import SplitSettings
+from ragkit.errors import InputError
 from ragkit.store.base import BaseDraft, BaseStore
 from ragkit.store.reading import Known, Reading, file_content, read_content
 
@@ -50,21 +51,23 @@ def index_paths(
     overlap: int | None = None,
     language: str | None = None,
     text_field: str | None = None,
+    drop_missing: bool = False,
     progress: FileProgress | None = None,
     read: Reader | None = None,
 ) -> IndexReport:
     """Bring the store up to date with files and folders, as one generation.
 
-    Files below `paths` that the store knows and that no longer exist lose their passages, also if a whole path is gone; other
-    files of the store are left alone. A file that exists but cannot be read is reported as skipped and keeps the passages it
-    had.
+    Files below `paths` that the store knows and that no longer exist lose their passages; other files of the store are left
+    alone. A file that exists but cannot be read is reported as skipped and keeps the passages it had. Where all that the store
+    knows below a path is gone, and nothing new is there, that may be a folder that was moved or a drive that is not mounted:
+    it takes `drop_missing` to have the passages removed.
 
     `exclude` takes .gitignore-style patterns. `size` and `overlap` of passages count tokens of the store's encoder (at first
     200 and 0), `language` is the ISO 639-1 code for sentence boundaries (the store's), `text_field` the field of a JSON
     record that holds its text ("text"); None is what the previous run used, and a change splits every file again.
     `read` is somebody else who reads the files.
 
-    Raises `InputError` for a path that does not exist, or a setting out of its range.
+    Raises `InputError` for a path that does not exist or holds nothing any more, or a setting out of its range.
     """
     started = time.perf_counter()
     roots = [os.path.abspath(path) for path in several(paths, "paths")]
@@ -75,9 +78,13 @@ def index_paths(
         draft.split_with(asdict(settings))
         run = IndexRun(draft)
         tokenizer = store.tokenizer
-        # a file or folder that is gone may be named, to have its passages removed; anything else that is not there is a mistake
+        # a file or folder of which the store knows may be gone; anything else that is not there is a mistake
         there = [root for root in roots if os.path.lexists(root) or not any(_below(file, root) for file in run.known)]
         files = [str(file) for file in find_files(there, exclude) if own is None or not _below(os.path.realpath(file), own)]
+        gone = sorted(run.known.keys() - set(files))
+        if not drop_missing:
+            for root in roots:
+                _check_there(root, files, gone, store.name)
         known = [Known(file, run.known.get(file)) for file in files]
         readings: Iterator[Reading]
         if read is None:
@@ -89,7 +96,7 @@ def index_paths(
                 progress(done, len(files))
             run.take(next(readings))
         closed = [skipped.path for skipped in run.report.skipped if os.path.isdir(skipped.path)]
-        for file in sorted(run.known.keys() - set(files)):
+        for file in gone:
             if any(_below(file, root) for root in roots) and not any(_below(file, folder) for folder in closed):
                 run.forget(file)
         run.finish()
@@ -159,6 +166,22 @@ class IndexRun:
         )
         if known and gone:
             self.forget(file)
+
+
+def _check_there(root: str, files: Sequence[str], gone: Iterable[str], store: str) -> None:
+    """Raise `InputError` if all that the store knows below `root` is `gone`, and nothing else is found there.
+
+    `files` are those that were found; one that is left out deliberately is `gone` as well, but exists.
+    """
+    lost = [file for file in gone if _below(file, root)]
+    if not lost or any(os.path.exists(file) for file in (*lost, *files) if _below(file, root)):
+        return
+    one = len(lost) == 1
+    raise InputError(
+        f"paths: {root} {'has no file to read any more' if os.path.exists(root) else 'is gone'}, but {store} holds "
+        f"{len(lost)} {'file' if one else 'files'} from there, which {'was' if one else 'were'} kept; bring back what was there "
+        f"(is a drive not mounted?), or have {'it' if one else 'them'} dropped: ragkit index --drop-missing, drop_missing=True"
+    )
 
 
 def _below(file: str, root: str) -> bool:

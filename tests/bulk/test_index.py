@@ -139,6 +139,17 @@ def test_an_update_is_that_of_index_paths(folder: Path, tmp_path: Path, log: Pat
     assert calls(log) == calls(plain_log)
 
 
+def test_a_folder_that_is_gone_is_kept_until_told(folder: Path, tmp_path: Path) -> None:
+    bulk(tmp_path / "bulk", [folder], Inline())[0].close()
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="is gone, but"):
+        bulk(tmp_path / "bulk", [folder], Inline())
+    store, report = bulk(tmp_path / "bulk", [folder], Inline(), drop_missing=True)
+    with store:
+        assert report.passages == len(store) == 0
+        assert report.deleted
+
+
 def test_settings_and_options(folder: Path, tmp_path: Path, all_of: Any) -> None:
     options: dict[str, Any] = {"exclude": ["sub/", "*.json"], "size": 16, "overlap": 4, "text_field": "body"}
     expected, expected_report = plain(tmp_path / "plain", [folder], **options)

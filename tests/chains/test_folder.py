@@ -1,6 +1,7 @@
 """A folder as a pipeline: where its index lives, and that only what changed is read again."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,17 @@ def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
     second = open_folder(docs, index)
     assert (second.report.added, second.report.updated, second.report.passages) == (0, 1, 2)
     assert "The lease ends in May." in second.pipeline.ground("When does the lease end?").text
+
+
+def test_a_folder_that_is_empty_now_keeps_its_index_and_says_so(tmp_path: Path, make_encoder: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("ragkit.encoders.factory._default", make_encoder)
+    docs, index = tmp_path / "docs", tmp_path / "index"
+    docs.mkdir()
+    (docs / "a.txt").write_text("The lease ends in June.")
+    open_folder(docs, index)
+    (docs / "a.txt").rename(tmp_path / "a.txt")
+    with pytest.raises(InputError, match=r"docs has no file .* holds 1 file .* kept"):
+        open_folder(docs, index)
+    (tmp_path / "a.txt").rename(docs / "a.txt")
+    report = open_folder(docs, index).report
+    assert (report.passages, report.added) == (1, 0)

@@ -202,12 +202,56 @@ def test_sizes_are_whole_numbers(folder: Path, store: Store, wrong: dict[str, An
         index_paths(store, [folder], **wrong)
 
 
-def test_folder_that_is_gone_can_be_named(folder: Path, store: Store) -> None:
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "a link to nowhere", "other types", "hidden files"])
+def test_folder_whose_files_are_all_gone_is_kept_until_told(folder: Path, store: Store, left: str) -> None:
+    """It may have been moved, or lie on a drive that is not mounted."""
+    index_paths(store, [folder])
+    before = read_manifest(store.path or Path())
+    sub = folder / "sub"
+    sub.rename(folder.parent / "moved")
+    if left == "a link to nowhere":
+        sub.symlink_to(folder.parent / "absent")
+    elif left != "nothing":
+        sub.mkdir()
+    if left == "other types":
+        (sub / "a.csv").write_text("1,2")
+    if left == "hidden files":
+        (sub / ".a.md").write_text("hidden")
+    for paths in ([sub], [folder / "b.txt", sub]):
+        with pytest.raises(InputError, match=r"sub .* holds 1 file from there, which was kept.*drop_missing=True"):
+            index_paths(store, paths)
+    assert read_manifest(store.path or Path()) == before
+    assert BM25Retriever(store=store).invoke("cherries")
+    assert counts(index_paths(store, [sub], drop_missing=True)) == (3, 0, 0, 1)
+    assert BM25Retriever(store=store).invoke("cherries") == []
+
+
+def test_folder_that_lost_some_of_its_files_needs_no_word(folder: Path, store: Store) -> None:
     index_paths(store, [folder])
     (folder / "sub").rename(folder.parent / "moved")
-    assert counts(index_paths(store, [folder / "sub"])) == (3, 0, 0, 1)
-    with pytest.raises(InputError, match="sub"):
-        index_paths(store, [folder / "sub"])
+    assert counts(index_paths(store, [folder])) == (3, 0, 0, 1)
+
+
+def test_folder_whose_files_were_all_replaced_or_left_out_needs_no_word(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    (folder / "sub" / "c.rst").rename(folder / "sub" / "d.rst")
+    assert counts(index_paths(store, [folder / "sub"])) == (4, 1, 0, 1)
+    assert counts(index_paths(store, [folder / "sub"], exclude=["*.rst"])) == (3, 0, 0, 1)
+
+
+def test_path_that_is_gone_and_was_never_indexed_is_a_mistake(folder: Path, store: Store) -> None:
+    index_paths(store, [folder])
+    with pytest.raises(InputError, match="absent"):
+        index_paths(store, [folder / "absent"], drop_missing=True)
+
+
+@pytest.mark.parametrize("drop_missing", [False, True])
+def test_link_whose_file_is_away_keeps_its_passages(folder: Path, store: Store, drop_missing: bool) -> None:
+    (folder / "link.txt").symlink_to(folder.parent / "away.txt")
+    (folder.parent / "away.txt").write_text("Dates are brown.")
+    index_paths(store, [folder / "link.txt"])
+    (folder.parent / "away.txt").unlink()
+    assert counts(index_paths(store, [folder / "link.txt"], drop_missing=drop_missing)) == (1, 0, 0, 0)
 
 
 def test_folder_that_cannot_be_opened_keeps_its_passages(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
