@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 
 from ragkit.corpus.rows import IndexedText, Row, to_row
-from ragkit.documents.provenance import ensure_id
+from ragkit.documents.provenance import SCORE_KEY, content_id, ensure_id
+from ragkit.errors import InputError
 
 
 class Addition(NamedTuple):
@@ -45,10 +47,16 @@ def plan_upsert(
     """What an upsert of these documents would change.
 
     `known` gives what is stored under these ids, as (position, digest, source, text, metadata, provenance), each as in a `Row`;
-    `twins` the lowest position with each of these digests; `reserve` the first of so many new positions. Of several documents
-    with one id the last counts. Raises `InputError` for metadata that JSON cannot hold exactly.
+    `twins` the lowest position with each of these digests; `reserve` the first of so many new positions. A document may be
+    given twice. Raises `InputError` for different ones with the same id, and for metadata that JSON cannot hold exactly.
     """
-    rows = {row.id: row for row in map(to_row, map(ensure_id, documents))}
+    rows: dict[str, Row] = {}
+    for row in map(to_row, map(ensure_id, documents)):
+        if row.id in rows and _content(row) != _content(rows[row.id]):
+            raise InputError(
+                f"documents: two of them have the id {row.id!r}, and different text or metadata; give each an id of its own"
+            )
+        rows[row.id] = row
     stored = known(list(rows))
     fresh = [row for row in rows.values() if row.id not in stored or stored[row.id][1] != row.digest]
     alike = twins([row.digest for row in fresh])
@@ -65,3 +73,9 @@ def plan_upsert(
         [Addition(new[row.id], row.indexed, alike.get(row.digest)) for row in fresh],
         [stored[row.id][0] for row in fresh if row.id in stored],
     )
+
+
+def _content(row: Row) -> str:
+    """A hash of what documents without an id get theirs from, so that two of these which have the same one are no conflict."""
+    metadata = json.loads(row.metadata)
+    return content_id(row.text, {key: value for key, value in metadata.items() if key != SCORE_KEY})

@@ -215,7 +215,8 @@ class Corpus:
     def plan(self, documents: Sequence[Document]) -> Change:
         """What an upsert of these documents would change; writes nothing but reserves positions.
 
-        Of several documents with one id the last counts. Raises `InputError` for metadata that JSON cannot hold exactly.
+        A document may be given twice. Raises `InputError` for different ones with the same id, and for metadata that JSON cannot
+        hold exactly.
         """
         columns = f"position, {', '.join(Row._fields[1:])}"
         return plan_upsert(documents, lambda ids: self._by_id(ids, columns), self._twins, self._reserve)

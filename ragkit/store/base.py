@@ -180,7 +180,8 @@ class BaseDraft(ABC):
     def upsert(self, documents: Sequence[Document], progress: Progress | None = None) -> list[str]:
         """Add or replace documents by id; returns their ids in order. If encoding fails, nothing has changed.
 
-        Of several documents with one id the last counts. Raises `InputError` for metadata that JSON cannot hold exactly.
+        A document may be given twice. Raises `InputError` for different ones with the same id, and for metadata that JSON cannot
+        hold exactly.
         """
 
     @abstractmethod

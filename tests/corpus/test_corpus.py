@@ -160,6 +160,35 @@ def test_missing_position_is_an_error() -> None:
         Corpus(None, 1).documents([3])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (doc("a", "one"), doc("a", "two")),
+        (doc("a", "one", n=1), doc("a", "one", n=2)),
+        (doc("a", "one", n=1), doc("a", "one", n=True)),
+        (doc("a", "one"), doc("a", "one", n=None)),
+    ],
+)
+def test_different_documents_with_one_id_are_refused(first: Document, second: Document) -> None:
+    """Either of them would be lost."""
+    corpus = Corpus(None, 1)
+    with pytest.raises(InputError, match="the id 'a'"):
+        corpus.plan([first, doc("b", "other"), second])
+    # one after the other they replace each other
+    upsert(corpus, first)
+    upsert(corpus, second)
+    assert corpus.documents(corpus.all_positions()) == [second]
+
+
+def test_a_document_may_be_given_twice() -> None:
+    for id_ in ("a", None):
+        corpus = Corpus(None, 1)
+        upsert(corpus, doc(id_, "one", n=1, m={"x": 1, "y": 2}), doc(id_, "one", m={"y": 2, "x": 1}, n=1))
+        assert len(corpus) == 1
+    # what hits of two questions differ in is no part of the content that gives them an id
+    upsert(Corpus(None, 1), doc(None, "one", relevance_score=0.5), doc(None, "one", relevance_score=0.25))
+
+
 def test_a_reader_of_a_generation_that_is_gone_is_told(tmp_path: Path) -> None:
     path = tmp_path / "corpus.sqlite"
     for generation in (1, 2, 3):

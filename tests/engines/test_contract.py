@@ -320,6 +320,13 @@ def test_an_empty_store(engine: Any, make_encoder: Any) -> None:
     assert passages(store) == []
 
 
+def test_different_documents_with_one_id_are_refused(engine: Any, make_encoder: Any) -> None:
+    store = engine.create(three(make_encoder()))
+    with pytest.raises(InputError, match="the id 'x'"):
+        store.upsert([Document(id="x", page_content="red apple"), Document(id="x", page_content="blue plum")])
+    assert len(store) == 0
+
+
 def test_upsert_replaces_and_metadata_alone_may_change(engine: Any, make_encoder: Any) -> None:
     encoder = make_encoder()
     store = engine.create(three(encoder))
@@ -332,7 +339,7 @@ def test_upsert_replaces_and_metadata_alone_may_change(engine: Any, make_encoder
     assert retriever.get(["a", "zz", "a"])[0].metadata == {"n": 2}
     store.upsert([Document(id="c", page_content="red apple")])
     assert encoder.encoded == encoded  # its vector is known
-    store.upsert([Document(id="a", page_content="first"), Document(id="a", page_content="blue plum")])
+    store.upsert([Document(id="a", page_content="blue plum"), Document(id="a", page_content="blue plum")])
     assert [d.id for d in BM25Retriever(store=store).invoke("red apple plum")] == ["c", "a"]
     assert store.snapshot.positions().tolist()[:2] == [before[1], before[1] + 1]
     assert store.delete(["c", "absent", "c"]) == ["c"]
