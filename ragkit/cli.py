@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ragkit.care.command import tidy
-from ragkit.errors import InputError, RagkitError
+from ragkit.errors import InputError, RagkitError, StoreError
 from ragkit.evaluation.eval_command import evaluate
 from ragkit.evaluation.pruner_command import eval_pruner
 from ragkit.evaluation.synthetic.command import make_queries
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ragkit.chains.answer import Answer
     from ragkit.chains.pipeline import Pipeline
+    from ragkit.store.base import BaseStore
     from ragkit.store.indexer import IndexReport
 
 app = typer.Typer(
@@ -179,8 +180,8 @@ def search(
     from ragkit.chains.pipeline import Pipeline
     from ragkit.retrievers.batched import check_k
 
-    config = PipelineConfig(retriever={"type": retriever}, encoder=encoder, k=check_k(k))
-    documents = build_pipeline(Pipeline, config, directory).invoke(query, filter=_filter(filter))
+    config = PipelineConfig(retriever={"type": retriever}, k=check_k(k))
+    documents = build_pipeline(Pipeline, config, _opened(directory, encoder)).invoke(query, filter=_filter(filter))
     if as_json:
         _print_json({"query": query, "hits": [_hit(document) for document in documents]})
     else:
@@ -247,6 +248,7 @@ def ask(
     from ragkit.chains.answer import extractive_answer
     from ragkit.chains.confidence import calibration_for
 
+    question = _asked(question)
     if model is None:
         pipeline = _pipeline(directory, config, encoder)
         context = pipeline.ground(question, max_tokens=max_tokens, k=k, filter=_filter(filter))
@@ -281,7 +283,7 @@ def explain(
     """Write a page that shows the way of a question: ranks and scores of each stage, what was kept, and the prompt."""
     from ragkit.explain_command import check_page, write_page
 
-    page = check_page(html)
+    question, page = _asked(question), check_page(html)
     write_page(_pipeline(directory, config, encoder), question, page, k=k, max_tokens=max_tokens, filter=_filter(filter))
 
 
@@ -343,19 +345,32 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
+def _asked(question: str) -> str:
+    """The question. Raises `InputError` for a blank one, before anything slow has begun."""
+    if not question.strip():
+        raise InputError("QUESTION: is blank; say what to look for")
+    return question
+
+
+def _opened(directory: str, encoder: str | None) -> BaseStore:
+    """The store to look into. Raises `StoreError` if there is nothing in it."""
+    from ragkit.engines.opening import open_store
+
+    store = open_store(directory, encoder=encoder)
+    if not len(store):
+        store.close()
+        raise StoreError(f"{store.name} holds no passages; index files into it first, with ragkit index")
+    return store
+
+
 def _pipeline(directory: str, config: Path | None, encoder: str | None) -> Pipeline:
     from ragkit.chains.config import build_pipeline, read_config
     from ragkit.chains.default import default_config
     from ragkit.chains.pipeline import Pipeline
-    from ragkit.engines.opening import open_store
 
-    if config is not None:
-        settings = read_config(config)
-        if encoder is not None:
-            settings = settings.model_copy(update={"encoder": encoder})
-        return build_pipeline(Pipeline, settings, directory)
-    store = open_store(directory, encoder=encoder)
-    return build_pipeline(Pipeline, default_config(store.language), store)
+    settings = None if config is None else read_config(config)
+    store = _opened(directory, settings.encoder if settings is not None and encoder is None else encoder)
+    return build_pipeline(Pipeline, settings or default_config(store.language), store)
 
 
 def _filter(entries: list[str] | None) -> dict[str, Any] | None:
@@ -453,11 +468,11 @@ def _print_answer(answer: Answer, *, budget: bool, written: bool) -> None:
     if answer.abstained:
         from ragkit.chains.answer import nearest
 
+        found = nearest(answer.context)
         no_room = budget and answer.context.tokens_retrieved > 0 and not answer.context.passages
-        typer.echo(
-            "No sentence fits the token budget." if no_room else "Nothing in these documents seems to answer that. Nearest:"
-        )
-        for near in nearest(answer.context):
+        nothing = "Nothing in these documents seems to answer that." + " Nearest:" * bool(found)
+        typer.echo("No sentence fits the token budget." if no_room else nothing)
+        for near in found:
             typer.echo(_indent(printable(" ".join(near.text[:_SNIPPET].split()) + "…" * (len(near.text) > _SNIPPET))))
             typer.secho(f"    {place(near.source, near.line, near.page)}", dim=True)
         return

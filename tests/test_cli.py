@@ -180,10 +180,37 @@ def test_filter_by_a_relative_path(folder: Path, index: Path, monkeypatch: pytes
     assert {hit["source"] for hit in hits} == {str(folder / "cars.txt")}
 
 
-def test_blank_question_abstains(index: Path) -> None:
-    found = answer("ask", index, "  ")
-    assert (found["answer"], found["abstained"], found["citations"]) == ("", True, [])
-    assert answer("search", index, "")["hits"] == []
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_a_blank_question_is_refused(index: Path, tmp_path: Path, question: str) -> None:
+    page = tmp_path / "out.html"
+    for done in (
+        ragkit("ask", index, question),
+        ragkit("ask", index, question, "--json"),
+        ragkit("explain", index, question, "--html", page),
+    ):
+        assert (done.code, done.out) == (2, "")
+        assert "QUESTION: is blank" in done.err
+    assert not page.exists()
+    assert answer("search", index, question)["hits"] == []
+
+
+def test_an_empty_index_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    out, page = tmp_path / "index", tmp_path / "out.html"
+    assert ragkit("index", tmp_path / "docs", "--out", out).code == 0
+    for done in (ragkit("ask", out, "x"), ragkit("search", out, "x"), ragkit("explain", out, "x", "--html", page)):
+        assert (done.code, done.out) == (1, "")
+        assert f"{out} holds no passages" in done.err
+    assert not page.exists()
+
+
+def test_nothing_near_is_announced_where_nothing_is_found(index: Path) -> None:
+    done = ragkit("ask", index, "moon", "--filter", "topic=cars")
+    assert (done.code, done.err) == (0, "")
+    assert "Nothing in these documents seems to answer that." in done.out
+    assert "Nearest" not in done.out
+    far = ragkit("ask", index, "Who won the battle of Hastings?", "--abstain-below", 1)
+    assert far.out.partition("Nearest:\n")[2].strip()
 
 
 def test_people_see_text_with_source_and_line(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
