@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 
 _SNIPPET = 200  # characters of a passage that is only near
+_SUFFIXES = 8  # kinds of files left out that are named
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 Place = Annotated[
@@ -445,11 +446,17 @@ def _print_json(value: dict[str, Any]) -> None:
 def _print_report(report: IndexReport, place: str) -> None:
     for skipped in report.skipped:
         typer.echo(printable(f"skipped {short(skipped.path)}: {skipped.reason}"), err=True)
+    read = f"{report.files} files read" if report.files or report.skipped else "No files to read were found"
     typer.echo(
-        f"{report.files} files read; {place} now holds {report.passages} passages "
+        f"{read}; {place} now holds {report.passages} passages "
         f"({report.added} added, {report.updated} updated, {report.deleted} deleted; "
         f"{len(report.skipped)} files or records skipped) in {report.seconds:.1f} s"
     )
+    if report.left_out:
+        most = list(report.left_out.items())[:_SUFFIXES]
+        rest = sum(report.left_out.values()) - sum(count for _, count in most)
+        named = [f"{count} {suffix or 'without a suffix'}" for suffix, count in most] + [f"{rest} others"] * bool(rest)
+        typer.echo(f"{sum(report.left_out.values())} files left out, of types that are not read: {', '.join(named)}")
 
 
 def _print_hits(documents: list[Document]) -> None:

@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "index"
     report = answer("index", folder, "--out", out)
-    assert set(report) == {"files", "skipped", "passages", "added", "updated", "deleted", "seconds"}
+    assert set(report) == {"files", "skipped", "passages", "added", "updated", "deleted", "left_out", "seconds"}
     assert (report["files"], report["added"], report["updated"], report["deleted"]) == (4, report["passages"], 0, 0)
     assert report["skipped"] == [{"path": str(folder / "empty.md"), "reason": "empty"}]
     return out
@@ -103,6 +103,26 @@ def test_an_index_outlives_a_folder_that_was_moved(tmp_path: Path, make_encoder:
     assert "four wheels" in ragkit("search", out, "wheels", "--retriever", "bm25").out
     report = answer("index", notes, "--out", out, "--drop-missing")
     assert (report["passages"], report["deleted"]) == (0, 1)
+
+
+def test_files_of_other_types_are_counted(tmp_path: Path, make_encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragkit.encoders.factory._default", make_encoder)
+    docs, out = tmp_path / "docs", tmp_path / "index"
+    docs.mkdir()
+    assert "left out" not in ragkit("index", docs, "--out", out).out
+    assert "No files to read were found" in ragkit("index", docs, "--out", out).out
+    for n, suffix in enumerate("abcdefghij"):
+        for m in range(n + 1):
+            (docs / f"{m}.{suffix}").write_text("x")
+    (docs / "LICENSE").write_text("x")
+    done = ragkit("index", docs, "--out", out)
+    assert done.code == 0
+    assert "No files to read were found" in done.out
+    assert "56 files left out" in done.out
+    assert done.out.endswith(": 10 .j, 9 .i, 8 .h, 7 .g, 6 .f, 5 .e, 4 .d, 3 .c, 4 others\n")
+    assert sum(answer("index", docs, "--out", out)["left_out"].values()) == 56
+    (docs / "a.txt").write_text("Cars have four wheels.")
+    assert ragkit("index", docs, "--out", out).out.startswith("1 files read")
 
 
 def test_a_model_writes_the_answer(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,13 +22,16 @@ SUFFIXES = (
 IGNORE_FILES = (".gitignore", ".ragkitignore")
 
 
-def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iterator[Path]:
+def find_files(
+    paths: Iterable[str | Path], exclude: Iterable[str] = (), left_out: Callable[[str], object] | None = None
+) -> Iterator[Path]:
     """Absolute paths of the files to read, in a fixed order, each real file once.
 
     Folders are searched for files with one of `SUFFIXES`; hidden ones are left out, as is what `.gitignore` and
     `.ragkitignore` files inside the folder name. `exclude` takes patterns in the same style and applies to everything. A file
-    named itself is taken whatever its suffix. What cannot be opened is listed too, so that loading it tells why. Raises
-    `InputError` for a path that does not exist, or a pattern that is none.
+    named itself is taken whatever its suffix. What cannot be opened is listed too, so that loading it tells why. `left_out` is
+    told of every file that is in a folder for all to see, but of no known type. Raises `InputError` for a path that does not
+    exist, or a pattern that is none.
     """
     from pathspec import GitIgnoreSpec
 
@@ -42,7 +45,7 @@ def find_files(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Iter
     for path in paths:
         top = os.path.abspath(path)
         if os.path.isdir(top):
-            found = _walk(top, [(top, excluded)], seen)
+            found = _walk(top, [(top, excluded)], seen, left_out or (lambda path: None))
         else:
             found = iter(() if excluded.match_file(os.path.basename(path)) else (top,))
         for file in found:
@@ -68,7 +71,9 @@ def check_paths(paths: Iterable[str | Path]) -> list[str]:
     return names
 
 
-def _walk(folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -> Iterator[str]:
+def _walk(
+    folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str], left_out: Callable[[str], object]
+) -> Iterator[str]:
     """Files below `folder`. `rules` holds ignore patterns, the weightiest last: inner folders, then the caller's."""
     real = os.path.realpath(folder)
     if real in seen:
@@ -86,8 +91,11 @@ def _walk(folder: str, rules: list[tuple[str, GitIgnoreSpec]], seen: set[str]) -
         if entry.name.startswith(".") or _ignored(entry.path, is_folder, rules):
             continue
         if is_folder:
-            yield from _walk(entry.path, rules, seen)
-        elif entry.name.lower().endswith(SUFFIXES) and (os.path.isfile(entry.path) or not os.path.exists(entry.path)):
+            yield from _walk(entry.path, rules, seen, left_out)
+        elif not entry.name.lower().endswith(SUFFIXES):
+            if os.path.isfile(entry.path):
+                left_out(entry.path)
+        elif os.path.isfile(entry.path) or not os.path.exists(entry.path):
             yield entry.path
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from ragkit.store.base import BaseDraft, BaseStore
 from ragkit.store.reading import Known, Reading, file_content, read_content
 
 _BATCH = 512
+_SUFFIX = re.compile(r"\.\w{1,10}")  # what follows the last full stop of other names says nothing of their type
 FileProgress = Callable[[int, int], None]
 """Called with the number of files done and the number of files in all."""
 Reader = Callable[[BaseDraft, SplitSettings, Sequence[Known]], Iterable[Reading]]
@@ -30,7 +33,9 @@ class IndexReport:
     """What an indexing run did.
 
     `files` were read or recognised as unchanged; `passages` is the number in the whole store afterwards. A passage that took the
-    place of another one in a file that was known already counts as updated, not as one added and one deleted.
+    place of another one in a file that was known already counts as updated, not as one added and one deleted. `left_out` counts
+    the files in folders that are of no type that is read, by suffix in lower case ("" is any that is no plain one), the most
+    frequent first.
     """
 
     files: int = 0
@@ -39,6 +44,7 @@ class IndexReport:
     added: int = 0
     updated: int = 0
     deleted: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -80,7 +86,12 @@ def index_paths(
         tokenizer = store.tokenizer
         # a file or folder of which the store knows may be gone; anything else that is not there is a mistake
         there = [root for root in roots if os.path.lexists(root) or not any(_below(file, root) for file in run.known)]
-        files = [str(file) for file in find_files(there, exclude) if own is None or not _below(os.path.realpath(file), own)]
+        others: list[str] = []
+        found = [str(file) for file in find_files(there, exclude, others.append)]
+        files, others = (
+            [each for each in every if own is None or not _below(os.path.realpath(each), own)] for every in (found, others)
+        )
+        run.report.left_out = _by_suffix(set(others).difference(files))
         gone = sorted(run.known.keys() - set(files))
         if not drop_missing:
             for root in roots:
@@ -182,6 +193,13 @@ def _check_there(root: str, files: Sequence[str], gone: Iterable[str], store: st
         f"{len(lost)} {'file' if one else 'files'} from there, which {'was' if one else 'were'} kept; bring back what was there "
         f"(is a drive not mounted?), or have {'it' if one else 'them'} dropped: ragkit index --drop-missing, drop_missing=True"
     )
+
+
+def _by_suffix(files: Iterable[str]) -> dict[str, int]:
+    """How many files have each suffix, the most frequent first."""
+    suffixes = (os.path.splitext(file)[1].lower() for file in files)
+    counts = Counter(suffix if _SUFFIX.fullmatch(suffix) else "" for suffix in suffixes)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _below(file: str, root: str) -> bool:

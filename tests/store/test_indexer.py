@@ -145,6 +145,22 @@ def test_index_inside_the_folder_is_not_indexed(folder: Path, make_encoder: Any)
         assert index_paths(store, [folder]).passages == 4
 
 
+def test_files_of_other_types_are_counted_unless_somebody_left_them_out(folder: Path, make_encoder: Any) -> None:
+    for name in (
+        *("one.csv", "sub/two.CSV", "sub/three.docx", "Makefile", "Mr. Smith, 3rd floor", "named.py", "x/archive.tar.gz"),
+        *(".hidden.csv", ".git/x.csv", "ignored.csv", "build/x.csv", "excluded.csv"),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / ".gitignore").write_text("ignored.*\nbuild/\n")
+    (folder / "nowhere.csv").symlink_to(folder / "absent.csv")
+    with Store.create(folder / "index", bm25_and_dense(make_encoder())) as store:
+        for _ in range(2):
+            report = index_paths(store, [folder, folder / "sub", folder / "named.py"], exclude=["excluded.*"])
+            assert list(report.left_out.items()) == [("", 2), (".csv", 2), (".docx", 1), (".gz", 1)]
+            assert report.files == 4
+
+
 def test_exclude(folder: Path, store: Store) -> None:
     assert index_paths(store, [folder], exclude=["sub/", "*.txt"]).passages == 2
     assert counts(index_paths(store, [folder])) == (4, 2, 0, 0)
