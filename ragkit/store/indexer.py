@@ -33,9 +33,10 @@ class IndexReport:
     """What an indexing run did.
 
     `files` were read or recognised as unchanged; `passages` is the number in the whole store afterwards. A passage that took the
-    place of another one in a file that was known already counts as updated, not as one added and one deleted. `left_out` counts
-    the files in folders that are of no type that is read, by suffix in lower case ("" is any that is no plain one), the most
-    frequent first.
+    place of another one in a file that was known already counts as updated, not as one added and one deleted. `skipped` are files
+    that cannot be read, told in every run, and unusable records of JSON files, told only when the file is new or has changed.
+    `left_out` counts the files in folders that are of no type that is read, by suffix in lower case ("" is any that is no plain
+    one), the most frequent first.
     """
 
     files: int = 0
