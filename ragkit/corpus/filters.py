@@ -2,8 +2,8 @@
 
 A filter is a mapping in the style LangChain's vector stores share: `{"lang": "en"}`, `{"year": {"$gte": 2020}}`,
 `{"lang": {"$in": ["en", "de"]}}`, `{"$or": [...]}`, `{"$and": [...]}`, `{"$not": {...}}`; several keys in one mapping must
-all hold. Values are compared with their type: the string "1" is not the number 1, and true is not 1. A field that is missing
-equals nothing, so `$ne`, `$nin` and `$not` let its passage through.
+all hold. Values are compared with their type: the string "1" is not the number 1, and true is not 1. A field that is missing,
+or holds a list or a mapping, equals nothing and compares with nothing, so `$ne`, `$nin` and `$not` let its passage through.
 """
 
 from __future__ import annotations
