@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ragkit.chains.answer import Answer
     from ragkit.chains.pipeline import Pipeline
-    from ragkit.store.base import BaseStore
+    from ragkit.store.base import BaseSnapshot, BaseStore
     from ragkit.store.indexer import IndexReport
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app = typer.Typer(
 
 _SNIPPET = 200  # characters of a passage that is only near
 _SUFFIXES = 8  # kinds of files left out that are named
+_SAMPLE = 200  # passages whose language is looked at
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 Place = Annotated[
@@ -115,7 +116,7 @@ def index(
     from ragkit.corpus.trigrams import check_available
     from ragkit.documents.files import check_paths
     from ragkit.documents.split import SplitSettings
-    from ragkit.encoders.languages import iso_code
+    from ragkit.encoders.languages import iso_code, language_name
     from ragkit.engines.opening import create_store, open_store, store_exists
     from ragkit.indexes.warmup import warm_up
     from ragkit.store.indexer import index_paths
@@ -160,6 +161,10 @@ def index(
                 report = index_paths(store, paths, **options, progress=bars("indexing", "files"))
             else:
                 report = bulk_index(store, paths, workers, **options, bars=bars)
+            other = _other_language(store) if report.added else None
+            if other is not None:
+                told = f"The text seems to be {other}, and is taken apart by the rules of {language_name(store.language or '')}"
+                typer.echo(f"{told}; index it into another place with --language {other}", err=True)
     if as_json:
         _print_json(asdict(report))
     else:
@@ -441,6 +446,17 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
 def _print_json(value: dict[str, Any]) -> None:
     # the name of a file may hold lone surrogates, for which JSON has the same escapes as Python
     typer.echo(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def _other_language(store: BaseStore) -> str | None:
+    """The language that a sample of the passages seems to be in, if it is not the store's."""
+    from ragkit.encoders.languages import language_name, other_language
+
+    def sample(snapshot: BaseSnapshot) -> str:
+        positions = snapshot.positions()
+        return "\n".join(passage.page_content for passage in snapshot.documents(positions[:: -(-len(positions) // _SAMPLE)]))
+
+    return other_language(store.read(sample), language_name(store.language)) if store.language and len(store) else None
 
 
 def _print_report(report: IndexReport, place: str) -> None:

@@ -300,6 +300,19 @@ def test_version() -> None:
     assert ragkit("--version") == (0, f"{importlib.metadata.version('ragkit')}\n", "")
 
 
+def test_text_in_another_language_is_noticed(tmp_path: Path) -> None:
+    german = (
+        "Der Vertrag endet am ersten Mai, wenn er nicht vorher von einem der beiden gekündigt wird, und die Schlüssel sind dann"
+    )
+    (tmp_path / "a.md").write_text("\n\n".join(f"{german} in Raum {n} zu übergeben." for n in range(20)), "utf-8")
+    arguments = ("index", tmp_path / "a.md", "--out")
+    noticed = ragkit(*arguments, tmp_path / "en")
+    assert noticed.code == 0
+    assert "--language german" in noticed.err
+    assert "--language" not in ragkit(*arguments, tmp_path / "de", "--language", "de").err
+    assert "--language" not in ragkit(*arguments, tmp_path / "en").err  # nothing was added
+
+
 def test_another_language_is_refused(folder: Path, index: Path) -> None:
     done = ragkit("index", folder, "--out", index, "--language", "german")
     assert (done.code, done.out) == (2, "")
