@@ -66,20 +66,20 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
     ) -> list[Any]:
         """Like `batch`, but with what each question cost."""
 
-        def work(configs: list[RunnableConfig]) -> Sequence[Any]:
-            return self.process([_task(*parts) for parts in zip(inputs, configs, strict=True)])
+        def work(accepted: list[CompressorInput], configs: list[RunnableConfig]) -> Sequence[Any]:
+            return self.process([*map(_task, accepted, configs)])
 
-        return run_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
+        return run_batch(self._owner, inputs, config, work, check=_check, return_exceptions=return_exceptions)
 
     async def aoutcomes(
         self, inputs: Sequence[CompressorInput], config: Configs = None, *, return_exceptions: bool = False
     ) -> list[Any]:
         """Async form of `outcomes`."""
 
-        async def work(configs: list[RunnableConfig]) -> Sequence[Any]:
-            return await self.aprocess([_task(*parts) for parts in zip(inputs, configs, strict=True)])
+        async def work(accepted: list[CompressorInput], configs: list[RunnableConfig]) -> Sequence[Any]:
+            return await self.aprocess([*map(_task, accepted, configs)])
 
-        return await arun_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
+        return await arun_batch(self._owner, inputs, config, work, check=_check, return_exceptions=return_exceptions)
 
     def compress_documents(self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None) -> list[Document]:
         """Rerank or prune the documents of one question."""
@@ -132,12 +132,17 @@ def _documents(outcome: Outcome | Exception) -> list[Document] | Exception:
     return outcome.documents if isinstance(outcome, Outcome) else outcome
 
 
-def _task(value: CompressorInput, config: RunnableConfig) -> Task:
+def _check(value: Any) -> None:
     if not isinstance(value, dict) or not {"documents", "query"} <= value.keys():
         raise InputError("a compressor takes {'documents': [...], 'query': '...'}")
     if not isinstance(value["query"], str):
         raise InputError(f"query must be a string, not {type(value['query']).__name__}")
+    if not isinstance(value["documents"], Sequence):
+        raise InputError(f"documents must be a list of Documents, not {type(value['documents']).__name__}")
     for item in value["documents"]:
         if not isinstance(item, Document):
             raise InputError(f"documents must be LangChain Documents, not {type(item).__name__}")
+
+
+def _task(value: CompressorInput, config: RunnableConfig) -> Task:
     return Task(value["query"], [ensure_id(document) for document in value["documents"]], config)

@@ -31,14 +31,16 @@ def run_batch(
     owner: Owner,
     inputs: Sequence[Any],
     config: Configs,
-    work: Callable[[list[RunnableConfig]], Sequence[Any]],
+    work: Callable[[list[Any], list[RunnableConfig]], Sequence[Any]],
     *,
+    check: Callable[[Any], object] = lambda value: None,
     return_exceptions: bool = False,
 ) -> list[Any]:
-    """What `work` returns for the inputs, given one config per input that carries that input's callbacks.
+    """What `work` returns for the inputs, given these and one config for each that carries its callbacks.
 
-    An exception among the results belongs to its input alone; one that `work` raises belongs to all. Either is raised, or
-    returned in its place with `return_exceptions`.
+    What `check` raises for an input, and an exception among the results, belongs to this input alone; one that `work` raises
+    belongs to all. Either is raised, or returned in its place with `return_exceptions`. `work` is not asked about what `check`
+    refuses, and about nothing if it is to be raised.
     """
     configs = get_config_list(config, len(inputs)) if inputs else []
     runs: list[Any] = []
@@ -46,8 +48,9 @@ def run_batch(
         for value, one in zip(inputs, configs, strict=True):
             manager = CallbackManager.configure(**_arguments(owner, one))
             runs.append(getattr(manager, f"on_{owner.kind}_start")(None, value, **_identity(owner, one)))
-        results = work([patch_config(one, callbacks=run.get_child()) for run, one in zip(runs, configs, strict=True)])
-        _check_count(owner, results, inputs)
+        refused = _refused(check, inputs, return_exceptions)
+        asked = _accepted(refused, inputs, configs, runs)
+        results = _merged(owner, refused, work(*asked) if asked[0] else [])
     except Exception as error:
         results = [error] * len(inputs)
     except BaseException as error:  # an interrupt; the runs must not stay open
@@ -63,8 +66,9 @@ async def arun_batch(
     owner: Owner,
     inputs: Sequence[Any],
     config: Configs,
-    work: Callable[[list[RunnableConfig]], Awaitable[Sequence[Any]]],
+    work: Callable[[list[Any], list[RunnableConfig]], Awaitable[Sequence[Any]]],
     *,
+    check: Callable[[Any], object] = lambda value: None,
     return_exceptions: bool = False,
 ) -> list[Any]:
     """Async form of `run_batch`."""
@@ -74,8 +78,9 @@ async def arun_batch(
         for value, one in zip(inputs, configs, strict=True):
             manager = AsyncCallbackManager.configure(**_arguments(owner, one))
             runs.append(await getattr(manager, f"on_{owner.kind}_start")(None, value, **_identity(owner, one)))
-        results = await work([patch_config(one, callbacks=run.get_child()) for run, one in zip(runs, configs, strict=True)])
-        _check_count(owner, results, inputs)
+        refused = _refused(check, inputs, return_exceptions)
+        asked = _accepted(refused, inputs, configs, runs)
+        results = _merged(owner, refused, await work(*asked) if asked[0] else [])
     except Exception as error:
         results = [error] * len(inputs)
     except BaseException as error:  # a cancellation; the runs must not stay open
@@ -107,9 +112,33 @@ def _identity(owner: Owner, config: RunnableConfig) -> dict[str, Any]:
     return {"name": config.get("run_name") or owner.name, "run_id": config.get("run_id")}
 
 
-def _check_count(owner: Owner, results: Sequence[Any], inputs: Sequence[Any]) -> None:
-    if len(results) != len(inputs):
-        raise RuntimeError(f"{owner.name} gave {len(results)} results for {len(inputs)} questions")
+def _refused(check: Callable[[Any], object], inputs: Sequence[Any], return_exceptions: bool) -> list[Exception | None]:
+    """Per input why it is refused, or None; the first reason is raised unless they are to be returned."""
+    refused: list[Exception | None] = []
+    for value in inputs:
+        try:
+            check(value)
+            refused.append(None)
+        except Exception as error:
+            if not return_exceptions:
+                raise
+            refused.append(error)
+    return refused
+
+
+def _accepted(
+    refused: Sequence[Exception | None], inputs: Sequence[Any], configs: Sequence[RunnableConfig], runs: Sequence[Any]
+) -> tuple[list[Any], list[RunnableConfig]]:
+    taken = [at for at, why in enumerate(refused) if why is None]
+    return [inputs[at] for at in taken], [patch_config(configs[at], callbacks=runs[at].get_child()) for at in taken]
+
+
+def _merged(owner: Owner, refused: Sequence[Exception | None], results: Sequence[Any]) -> list[Any]:
+    asked = sum(why is None for why in refused)
+    if len(results) != asked:
+        raise RuntimeError(f"{owner.name} gave {len(results)} results for {asked} questions")
+    answers = iter(results)
+    return [next(answers) if why is None else why for why in refused]
 
 
 def _end(owner: Owner, run: Any, result: Any) -> Any:

@@ -27,6 +27,7 @@ from ragkit.chains.window import window_budget
 from ragkit.encoders.lexical import Analyzer
 from ragkit.errors import RagkitError
 from ragkit.prompting import load_prompt
+from ragkit.retrievers.batched import check_query
 from ragkit.runs import Configs, Owner, arun_batch, no_more, run_batch
 
 _log = logging.getLogger(__name__)
@@ -88,8 +89,8 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         """Many questions: each stage of the pipeline in one pass, then the model's own batch."""
         no_more(kwargs, "set it in the constructor")
 
-        def work(configs: list[RunnableConfig]) -> list[Answer | Exception]:
-            contexts = self.pipeline.ground_batch(inputs, max_tokens=self._budget(), config=configs, return_exceptions=True)
+        def work(questions: list[str], configs: list[RunnableConfig]) -> list[Answer | Exception]:
+            contexts = self.pipeline.ground_batch(questions, max_tokens=self._budget(), config=configs, return_exceptions=True)
             settled = self._settled_all(contexts)
             asking = [at for at, answer in enumerate(settled) if answer is None]
             prompts = [self._prompt(contexts[at]) for at in asking]
@@ -100,7 +101,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
                 replies = [error] * len(asking)
             return self._answers(contexts, settled, replies)
 
-        return run_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
+        return run_batch(self._owner, inputs, config, work, check=check_query, return_exceptions=return_exceptions)
 
     async def abatch(
         self, inputs: list[str], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
@@ -108,9 +109,9 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
         """Async form of `batch`."""
         no_more(kwargs, "set it in the constructor")
 
-        async def work(configs: list[RunnableConfig]) -> list[Answer | Exception]:
+        async def work(questions: list[str], configs: list[RunnableConfig]) -> list[Answer | Exception]:
             contexts = await self.pipeline.aground_batch(
-                inputs, max_tokens=self._budget(), config=configs, return_exceptions=True
+                questions, max_tokens=self._budget(), config=configs, return_exceptions=True
             )
             settled = await asyncio.to_thread(self._settled_all, contexts)
             asking = [at for at, answer in enumerate(settled) if answer is None]
@@ -122,7 +123,7 @@ class GroundedAnswerer(RunnableSerializable[str, Answer]):
                 replies = [error] * len(asking)
             return await asyncio.to_thread(self._answers, contexts, settled, replies)
 
-        return await arun_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
+        return await arun_batch(self._owner, inputs, config, work, check=check_query, return_exceptions=return_exceptions)
 
     def stream(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Pieces of the answer's text (`str`) as they become certain, and at last the `Answer`."""

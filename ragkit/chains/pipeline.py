@@ -24,7 +24,7 @@ from ragkit.documents.provenance import ensure_id, place, reanchored, score_of
 from ragkit.documents.tokens import RegexTokenizer, Tokenizer
 from ragkit.errors import InputError
 from ragkit.retrievers.base import StoreRetriever
-from ragkit.retrievers.batched import BatchedRetriever, Results
+from ragkit.retrievers.batched import BatchedRetriever, Results, check_query
 from ragkit.runs import Configs, Owner, arun_batch, run_batch
 from ragkit.store.base import BaseStore
 
@@ -99,11 +99,11 @@ class Pipeline(BatchedRetriever):
         What fails fails one question: its exception is raised, or returned in its place with `return_exceptions`.
         """
 
-        def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
-            ways = self._run(questions, configs, *self._arguments(questions, k, filter)) if questions else []
+        def work(asked: list[str], configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
+            ways = self._run(asked, configs, *self._arguments(k, filter))
             return self._ground(ways, max_tokens, max_passages, order)
 
-        return run_batch(self._grounding, questions, config, work, return_exceptions=return_exceptions)
+        return run_batch(self._grounding, questions, config, work, check=check_query, return_exceptions=return_exceptions)
 
     async def aground(
         self,
@@ -137,11 +137,11 @@ class Pipeline(BatchedRetriever):
     ) -> list[Any]:
         """Async form of `ground_batch`."""
 
-        async def work(configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
-            ways = await self._arun(questions, configs, *self._arguments(questions, k, filter)) if questions else []
+        async def work(asked: list[str], configs: list[RunnableConfig]) -> list[GroundedContext | Exception]:
+            ways = await self._arun(asked, configs, *self._arguments(k, filter))
             return await asyncio.to_thread(self._ground, ways, max_tokens, max_passages, order)
 
-        return await arun_batch(self._grounding, questions, config, work, return_exceptions=return_exceptions)
+        return await arun_batch(self._grounding, questions, config, work, check=check_query, return_exceptions=return_exceptions)
 
     @property
     def _grounding(self) -> Owner:

@@ -57,8 +57,9 @@ class BatchedRetriever(BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
+        check_query(query)
         config = RunnableConfig(callbacks=run_manager.get_child())
-        return _only(self._retrieve([query], [config], *self._arguments([query], k, filter)))
+        return _only(self._retrieve([query], [config], *self._arguments(k, filter)))
 
     async def _aget_relevant_documents(
         self,
@@ -68,8 +69,9 @@ class BatchedRetriever(BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
+        check_query(query)
         config = RunnableConfig(callbacks=run_manager.get_child())
-        return _only(await self._aretrieve([query], [config], *self._arguments([query], k, filter)))
+        return _only(await self._aretrieve([query], [config], *self._arguments(k, filter)))
 
     def batch(
         self,
@@ -81,13 +83,16 @@ class BatchedRetriever(BaseRetriever):
         filter: Filter | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Answer all questions in one pass; callbacks see one retriever run per question."""
+        """Answer all questions in one pass; callbacks see one retriever run per question.
+
+        The first error is raised, or with `return_exceptions` returned in the place of its question.
+        """
         no_more(kwargs, _KNOWN)
 
-        def work(configs: list[RunnableConfig]) -> Results:
-            return self._retrieve(inputs, configs, *self._arguments(inputs, k, filter)) if inputs else []
+        def work(queries: list[str], configs: list[RunnableConfig]) -> Results:
+            return self._retrieve(queries, configs, *self._arguments(k, filter))
 
-        return run_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
+        return run_batch(self._owner, inputs, config, work, check=check_query, return_exceptions=return_exceptions)
 
     async def abatch(
         self,
@@ -102,10 +107,10 @@ class BatchedRetriever(BaseRetriever):
         """Async form of `batch`."""
         no_more(kwargs, _KNOWN)
 
-        async def work(configs: list[RunnableConfig]) -> Results:
-            return await self._aretrieve(inputs, configs, *self._arguments(inputs, k, filter)) if inputs else []
+        async def work(queries: list[str], configs: list[RunnableConfig]) -> Results:
+            return await self._aretrieve(queries, configs, *self._arguments(k, filter))
 
-        return await arun_batch(self._owner, inputs, config, work, return_exceptions=return_exceptions)
+        return await arun_batch(self._owner, inputs, config, work, check=check_query, return_exceptions=return_exceptions)
 
     def __rshift__(self, stage: BaseDocumentCompressor) -> Pipeline:
         """A pipeline of this retriever and a reranker or pruner."""
@@ -113,10 +118,7 @@ class BatchedRetriever(BaseRetriever):
 
         return compose(self, stage)
 
-    def _arguments(self, queries: Sequence[Any], k: int | None, filter: Filter | None) -> tuple[int, Filter | None]:
-        for query in queries:
-            if not isinstance(query, str):
-                raise InputError(f"query must be a string, not {type(query).__name__}")
+    def _arguments(self, k: int | None, filter: Filter | None) -> tuple[int, Filter | None]:
         return check_k(self.k if k is None else k), both(self.filter, filter)
 
     @property
@@ -129,6 +131,12 @@ def _only(results: Results) -> list[Document]:
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def check_query(query: Any) -> None:
+    """Raise `InputError` unless a question is a string."""
+    if not isinstance(query, str):
+        raise InputError(f"query must be a string, not {type(query).__name__}")
 
 
 def check_k(k: Any) -> int:

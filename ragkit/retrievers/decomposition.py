@@ -20,7 +20,7 @@ from ragkit.encoders.lexical import Analyzer
 from ragkit.indexes.base import Ranking
 from ragkit.quoting import spoken
 from ragkit.retrievers.base import Ranked
-from ragkit.retrievers.batched import Results
+from ragkit.retrievers.batched import Results, check_query
 from ragkit.retrievers.expansion import ExpansionRetriever
 from ragkit.retrievers.over import OverRetriever
 from ragkit.retrievers.overlap import bm25_scores
@@ -97,10 +97,10 @@ class DecompositionRetriever(OverRetriever, ExpansionRetriever):
         model wrote, and why it failed if it did.
         """
 
-        def work(configs: list[RunnableConfig]) -> list[Found]:
-            return self._found(inputs, configs, *self._arguments(inputs, k, filter)) if inputs else []
+        def work(queries: list[str], configs: list[RunnableConfig]) -> list[Found]:
+            return self._found(queries, configs, *self._arguments(k, filter))
 
-        return run_batch(self._telling, inputs, config, work, return_exceptions=return_exceptions)
+        return run_batch(self._telling, inputs, config, work, check=check_query, return_exceptions=return_exceptions)
 
     async def aoutcomes(
         self,
@@ -113,10 +113,10 @@ class DecompositionRetriever(OverRetriever, ExpansionRetriever):
     ) -> list[Any]:
         """Async form of `outcomes`."""
 
-        async def work(configs: list[RunnableConfig]) -> list[Found]:
-            return await self._afound(inputs, configs, *self._arguments(inputs, k, filter)) if inputs else []
+        async def work(queries: list[str], configs: list[RunnableConfig]) -> list[Found]:
+            return await self._afound(queries, configs, *self._arguments(k, filter))
 
-        return await arun_batch(self._telling, inputs, config, work, return_exceptions=return_exceptions)
+        return await arun_batch(self._telling, inputs, config, work, check=check_query, return_exceptions=return_exceptions)
 
     def rank_rewritten(
         self, snapshot: BaseSnapshot, queries: Sequence[str], rewritings: Sequence[Rewriting], k: int, filter: Filter | None

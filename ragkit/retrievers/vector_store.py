@@ -53,13 +53,13 @@ class ForeignRetriever(BatchedRetriever):
     def _filtered(self, filter: Any) -> dict[str, Any]:
         """The arguments of a search with this filter. Raises `InputError` if it cannot filter."""
 
-    def _arguments(self, queries: Sequence[Any], k: int | None, filter: Filter | None) -> tuple[int, Filter | None]:
+    def _arguments(self, k: int | None, filter: Filter | None) -> tuple[int, Filter | None]:
         if self.filter is not None and filter is not None:
             raise InputError(
                 f"filter: {self.get_name()} has one already, and filters that are not ragkit's cannot be joined; "
                 "give it in the constructor or in the call"
             )
-        k, _ = super()._arguments(queries, k, None)
+        k, _ = super()._arguments(k, None)
         return check_k(k), self.filter if filter is None else filter
 
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Any) -> Results:

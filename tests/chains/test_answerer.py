@@ -19,6 +19,7 @@ from ragkit.chains.answerer import MODEL_FAILED, NOTHING_FOUND, GroundedAnswerer
 from ragkit.chains.conversation import Conversation
 from ragkit.chains.pipeline import Pipeline
 from ragkit.chains.structured import structured
+from ragkit.errors import InputError
 
 USAGE = {"input_tokens": 50, "output_tokens": 10, "total_tokens": 60}
 QUESTIONS = ["When was the bridge built?", "Who designed the bridge?", "What of zzz?"]
@@ -155,6 +156,24 @@ def test_a_batch_keeps_its_order_and_its_failures_apart(pipeline: Pipeline) -> N
     assert isinstance(second, TimeoutError)
     assert third.text == NOTHING_FOUND
     assert answerer.batch([]) == []
+
+
+async def test_a_wrong_question_fails_alone_and_before_any_is_answered_if_it_is_raised(pipeline: Pipeline) -> None:
+    calls: list[Any] = []
+
+    def reply(prompt: Any) -> AIMessage:
+        calls.append(prompt)
+        return AIMessage("In 1932 [1].")
+
+    answerer = GroundedAnswerer(pipeline=pipeline, llm=RunnableLambda(reply))
+    asked: list[Any] = [QUESTIONS[0], None]
+    for results in (answerer.batch(asked, return_exceptions=True), await answerer.abatch(asked, return_exceptions=True)):
+        assert results[0].text == "In 1932 [1]."
+        assert isinstance(results[1], InputError)
+    assert len(calls) == 2
+    with pytest.raises(InputError, match="query must be a string"):
+        answerer.batch(asked)
+    assert len(calls) == 2
 
 
 def test_a_model_whose_batch_fails_as_a_whole_leaves_the_sentences(pipeline: Pipeline) -> None:

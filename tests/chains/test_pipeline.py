@@ -290,6 +290,24 @@ async def test_one_failing_question_fails_alone_in_a_pipeline(store: Store) -> N
             ask("bad")
 
 
+async def test_a_wrong_question_fails_alone_in_a_pipeline(store: Store) -> None:
+    pipeline = HybridRetriever(store=store, k=2) >> LengthReranker()
+    asked: list[Any] = [None, "apple"]
+    expected = pipeline.invoke("apple")
+    for results in (
+        pipeline.batch(asked, return_exceptions=True),
+        await pipeline.abatch(asked, return_exceptions=True),
+    ):
+        assert isinstance(results[0], InputError)
+        assert results[1] == expected
+    for results in (
+        pipeline.ground_batch(asked, return_exceptions=True),
+        await pipeline.aground_batch(asked, return_exceptions=True),
+    ):
+        assert isinstance(results[0], InputError)
+        assert [passage.id for passage in results[1].passages] == [document.id for document in expected]
+
+
 async def test_a_callback_that_fails_leaves_no_run_open(store: Store) -> None:
     class Strict(Recorder):
         raise_error = True

@@ -248,6 +248,21 @@ def test_wrong_inputs_are_named(value: Any, message: str) -> None:
             call(value)
 
 
+@pytest.mark.parametrize("wrong", [None, {}, {"documents": [], "query": 3}, {"documents": None, "query": "q"}])
+async def test_a_wrong_input_fails_alone(wrong: Any) -> None:
+    good: Any = {"documents": documents(2), "query": "q"}
+    expected = ByLength().invoke(good)
+    recorder = Recorder()
+    for results in (
+        ByLength().batch([wrong, good], {"callbacks": [recorder]}, return_exceptions=True),
+        await ByLength().abatch([wrong, good], return_exceptions=True),
+    ):
+        assert isinstance(results[0], InputError)
+        assert results[1] == expected
+    assert [type(error) for error in recorder.failed] == [InputError]
+    assert recorder.ended == [expected]
+
+
 def test_wrong_fields_are_refused() -> None:
     for wrong in ({"top_k": 0}, {"top_k": -1}, {"topk": 3}):
         with pytest.raises(ValidationError):

@@ -190,6 +190,23 @@ def test_errors_reach_callbacks_and_may_be_returned(store: Store) -> None:
     assert recorder.events == [("start", "cat"), ("error", InputError)]
 
 
+@pytest.mark.parametrize("wrong", [None, 3, b"cat", ["cat"]])
+async def test_a_wrong_question_fails_alone(store: Store, wrong: Any) -> None:
+    retriever = BM25Retriever(store=store, k=1)
+    asked: list[Any] = ["cat", wrong, "", "fish"]
+    expected = [retriever.invoke(query) if isinstance(query, str) else None for query in asked]
+    for results in (
+        retriever.batch(asked, return_exceptions=True),
+        await retriever.abatch(asked, return_exceptions=True),
+    ):
+        assert isinstance(results[1], InputError)
+        assert [results[0], None, *results[2:]] == expected
+    for refused in (lambda: retriever.batch(asked), lambda: asyncio.run(retriever.abatch(asked))):
+        with pytest.raises(InputError, match=f"query must be a string, not {type(wrong).__name__}"):
+            await asyncio.to_thread(refused)
+    assert [type(error) for error in retriever.batch([wrong, wrong], return_exceptions=True)] == [InputError, InputError]
+
+
 def test_composes_with_lcel(store: Store) -> None:
     chain = BM25Retriever(store=store, k=1) | RunnableLambda(lambda documents: documents[0].id)
     assert chain.invoke("mat") == "0"
