@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -52,6 +53,21 @@ class Compressor(BaseDocumentCompressor, RunnableSerializable[CompressorInput, l
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """For pickling: the fields. Private attributes hold what was loaded for these, which stays behind."""
+        return {**super().__getstate__(), "__pydantic_private__": None}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """With nothing loaded."""
+        super().__setstate__(state)
+        self.model_post_init(None)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Fields are copied; what was loaded for them is shared."""
+        copied = self.model_copy()
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
 
     @abstractmethod
     def process(self, tasks: Sequence[Task]) -> Sequence[Outcome | Exception]:

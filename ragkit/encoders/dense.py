@@ -16,6 +16,7 @@ from ragkit.encoders.base import Progress, Vectors
 from ragkit.encoders.batches import run_batches
 from ragkit.encoders.dense_folder import Pooling, Tower, adjusted, as_poolings, read_towers
 from ragkit.encoders.folder import locate, model_name
+from ragkit.encoders.remade import Remade
 from ragkit.encoders.wordpieces import WordPieces
 from ragkit.errors import InputError
 
@@ -29,7 +30,7 @@ Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 _CHUNK = 2048  # texts tokenized and sorted at a time: bounds memory, and still finds neighbours of equal length
 
 
-class DenseEncoder:
+class DenseEncoder(Remade):
     """A transformer encoder with pooling, from a local folder or the Hugging Face hub.
 
     `model` is a folder, a hub name, or None for all-MiniLM-L6-v2. Its parts are read from the folder's sentence-transformers

@@ -19,6 +19,7 @@ from ragkit.encoders.dense import split_windows
 from ragkit.encoders.folder import digest, locate, model_name
 from ragkit.encoders.model_files import read_json
 from ragkit.encoders.multi_vector_folder import TokenModel, read_token_model
+from ragkit.encoders.remade import Remade
 from ragkit.encoders.token_pooling import pool_tokens
 from ragkit.encoders.wordpieces import WordPieces, encodable, read_tokenizer
 from ragkit.errors import InputError
@@ -32,7 +33,7 @@ _CHUNK = 512  # texts tokenized and sorted at a time: bounds memory, and still f
 _OUTSIDE = -1
 
 
-class ColBERTEncoder:
+class ColBERTEncoder(Remade):
     """A late-interaction model from a local folder or the Hugging Face hub: a vector of length 1 for each token.
 
     ColBERT (Khattab and Zaharia 2020, arXiv:2004.12832) and its kin; `multi_vector_folder.read_token_model` says which layouts

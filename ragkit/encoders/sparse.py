@@ -19,6 +19,7 @@ from ragkit.encoders.batches import run_batches
 from ragkit.encoders.dense import split_windows
 from ragkit.encoders.folder import digest, locate, model_name
 from ragkit.encoders.model_files import read_json
+from ragkit.encoders.remade import Remade
 from ragkit.encoders.sparse_folder import Activation, Side, TermPooling, idf_side, read_sides
 from ragkit.encoders.sparse_terms import Row, TermVocabulary, heaviest, merge, read_table
 from ragkit.encoders.wordpieces import WordPieces
@@ -35,7 +36,7 @@ QuerySide = Literal["document", "binary", "idf"]
 _CHUNK = 2048  # texts tokenized and sorted at a time: bounds memory, and still finds neighbours of equal length
 
 
-class SparseEncoder:
+class SparseEncoder(Remade):
     """A learned sparse model from a local folder or the Hugging Face hub, without remote code.
 
     Its parts are those of "A Unified Framework for Learned Sparse Retrieval" (Nguyen et al., 2023, arXiv:2303.13416). Documents

@@ -279,6 +279,17 @@ class BaseStore(ABC):
         with self.write() as draft:
             return draft.delete(ids)
 
+    def __deepcopy__(self, memo: Any) -> Self:
+        """The store itself: it is a handle, and what it stands for is there once."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """For pickling, which only a store in a directory allows. Raises `InputError`."""
+        raise InputError(
+            f"store: one in {self.name} cannot be pickled; save it to a directory (from_documents(..., path=DIR)), "
+            "or open it where it is needed"
+        )
+
     def __enter__(self) -> Self:
         return self
 

@@ -33,7 +33,7 @@ class Encoders:
 
     def __init__(self, encoder: AnyEncoder | Mapping[str, AnyEncoder] = None) -> None:
         """`encoder` serves every index that has one, or each the one that the mapping has under its name."""
-        self._given = encoder
+        self.given = encoder
         self._encoders: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -46,7 +46,7 @@ class Encoders:
         """The encoder of the index of that name and kind: an `Encoder`, a `TermEncoder` or a `MultiVectorEncoder`."""
         with self._lock:
             if name not in self._encoders:
-                given = self._given.get(name) if isinstance(self._given, Mapping) else self._given
+                given = self.given.get(name) if isinstance(self.given, Mapping) else self.given
                 self._encoders[name] = _ADAPTERS.get(kind, as_encoder)(given)
             return self._encoders[name]
 

@@ -16,6 +16,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -92,6 +93,12 @@ class Store(BaseStore):
         if self.path is None or read_manifest(self.path).generation == self.snapshot.corpus.generation:
             return False
         return self._move(_read(self.path, self._loader))
+
+    def __reduce__(self) -> Any:
+        """Pickled as its directory and the encoder that was given: it is opened again where it is unpickled."""
+        if self.path is None:
+            return super().__reduce__()
+        return partial(type(self).open, encoder=self._loader.given), (self.path.absolute(),)
 
     def close(self) -> None:
         """See `BaseStore.close`."""
