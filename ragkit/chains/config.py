@@ -12,8 +12,9 @@
     order: best-first            # or best-last, best-at-ends, source
 
 Beside `type`, a component takes the fields of its class, with the same names and checks; a retriever over others has these
-inside it, as in `{type: multi-hop, retriever: {type: bm25}}`. The `llm` of a retriever or reranker is the folder or hub name
-of a model to run locally; one with a chat model is built in Python.
+inside it, as in `{type: multi-hop, retriever: {type: bm25}}`. The `llm` of a retriever or reranker names a chat model as
+PROVIDER:NAME, such as `{type: listwise, llm: "openai:gpt-4.1-mini"}`, whose key is taken from the environment, or else it is the
+folder or hub name of a model to run locally.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ragkit.evaluation.charged import Charged
 from ragkit.evaluation.experiment import System
 from ragkit.evaluation.finished import file_marks
 from ragkit.llms.cached import Cached
-from ragkit.llms.local import LocalLLM
+from ragkit.llms.named import named_llm
 from ragkit.store.store import Store
 
 DEPTH = 100
@@ -88,7 +88,7 @@ class Systems:
         if not isinstance(llm, str):
             return dict(component)
         if llm not in self._models:
-            self._models[llm] = Charged(Cached(LocalLLM(llm), self._answers))
+            self._models[llm] = Charged(Cached(named_llm(llm), self._answers))
         return {**component, "llm": self._models[llm]}
 
 

@@ -38,7 +38,8 @@ class LLMReranker(RankingReranker):
     """
 
     llm: Any
-    """A LangChain chat model, a model of `ragkit.llms`, or the folder or hub name of a model to run locally."""
+    """A LangChain chat model, a model of `ragkit.llms`, or a name: "provider:name" of a chat model, as `init_chat_model` makes it
+    (`openai:gpt-4.1-mini`), or the folder or hub name of a model to run locally."""
     prompt: str | Path | None = None
     """A prompt file of your own, in place of the shipped one and with the same variables."""
     budget: Budget | None = None
@@ -146,9 +147,9 @@ class _Distinct:
 
 def _model(llm: Any, max_concurrency: int | None) -> LLM:
     if isinstance(llm, str | Path):
-        from ragkit.llms.local import LocalLLM
+        from ragkit.llms.named import named_llm
 
-        return LocalLLM(llm)
+        return named_llm(llm, max_concurrency)
     if isinstance(llm, Runnable) and not isinstance(llm, LLM):
         from ragkit.llms.chat import ChatLLM
 

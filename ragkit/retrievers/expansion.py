@@ -41,7 +41,8 @@ class ExpansionRetriever(StoreRetriever):
     """What a prompt has to use."""
 
     llm: Any
-    """A LangChain chat model, a model of `ragkit.llms`, or the folder or hub name of a model to run locally."""
+    """A LangChain chat model, a model of `ragkit.llms`, or a name: "provider:name" of a chat model, as `init_chat_model` makes it
+    (`openai:gpt-4.1-mini`), or the folder or hub name of a model to run locally."""
     prompt: str | Path | None = None
     """A prompt file of your own, in place of the shipped one and with the same variables."""
     timeout: float | None = Field(default=30.0, gt=0)

@@ -48,7 +48,7 @@ class PropositionEncoder(EncoderOver):
         most: int = 40,
         timeout: float | None = None,
     ) -> None:
-        """`llm` is a LangChain chat model, a model of `ragkit.llms`, or the folder or hub name of a model to run locally.
+        """`llm` is a LangChain chat model, a model of `ragkit.llms`, or a name that `named_llm` takes.
 
         `most` propositions of a passage are kept; `timeout` is in seconds, for the passages of one call together. Raises
         `InputError` for a prompt or a model that cannot be used.

@@ -126,14 +126,14 @@ class Rewriter:
 
 
 def model_of(llm: Any) -> LLM | Generates:
-    """A model that writes: one of ragkit as it is, a LangChain chat model adapted, a folder or hub name to run locally.
+    """A model that writes: one of ragkit as it is, a LangChain chat model adapted, or one by its name as `named_llm` makes it.
 
     Raises `InputError` for anything else.
     """
     if isinstance(llm, str | Path):
-        from ragkit.llms.local import LocalLLM
+        from ragkit.llms.named import named_llm
 
-        return LocalLLM(llm)
+        return named_llm(llm)
     if isinstance(llm, Generates) and not isinstance(llm, Runnable):
         return llm
     return as_llm(llm)

@@ -285,7 +285,7 @@ def test_language_models_are_asked_once(beir: Path, tmp_path: Path, monkeypatch:
 
         score_labels, ascore_labels = generate, agenerate
 
-    monkeypatch.setattr("ragkit.evaluation.systems.LocalLLM", Model)
+    monkeypatch.setattr("ragkit.evaluation.systems.named_llm", Model)
     collection = load_collection(str(beir))
     from ragkit.chains.config import PipelineConfig
     from ragkit.evaluation.experiment import run_systems
