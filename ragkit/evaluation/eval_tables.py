@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import nan
 
 from ragkit.evaluation.collection import Collection
+from ragkit.evaluation.measures import parse_measures
 from ragkit.evaluation.summary import StageSummary, SystemSummary, Times
 from ragkit.evaluation.tables import Table, number
 
@@ -32,15 +33,31 @@ def tables(systems: Sequence[SystemSummary], measures: Sequence[str]) -> list[Ta
 
 
 def _systems(systems: Sequence[SystemSummary], measures: Sequence[str]) -> Table:
-    caption = "Systems"
+    notes = []
     if len(systems) > 1:
-        caption += f": + and - are significantly better and worse than {systems[0].name}, with p < {SIGNIFICANT} after correction"
+        notes.append(
+            f"+ and - are significantly better and worse than {systems[0].name}, with p < {SIGNIFICANT} after correction"
+        )
+    notes += _cut_short(systems, measures)
+    caption = ": ".join(["Systems", *(["; ".join(notes)] if notes else [])])
     rows = []
     for system in systems:
         marks = {its.measure: "+" if its.difference > 0 else "-" for its in system.compared if its.corrected < SIGNIFICANT}
         cells = [f"{number(system.measured.overall[measure])}{marks.get(measure, '')}" for measure in measures]
         rows.append((system.name, *cells, *_times(system.times), *_calls(system.stages)))
     return Table(caption, ("system", *measures, "ms p50", "ms p99", "LLM calls", "LLM tokens"), rows)
+
+
+def _cut_short(systems: Sequence[SystemSummary], measures: Sequence[str]) -> list[str]:
+    """Measures that look further down than some systems rank, where others rank more: these lose by it, whatever they find."""
+    longest = {system.name: max(map(len, system.rankings.values()), default=0) for system in systems}
+    notes = []
+    for name, measure in parse_measures(measures).items():
+        reach = min(measure.params.get("cutoff", 0), max(longest.values()))
+        fewer = [f"{length} passages of {system}" for system, length in longest.items() if length < reach]
+        if fewer:
+            notes.append(f"{name} counts at most {', '.join(fewer)}, for more are not retrieved there")
+    return notes
 
 
 def _stages(systems: Sequence[SystemSummary], measures: Sequence[str]) -> Table:
