@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from langchain_core.documents import Document
 from langchain_core.indexing.base import DeleteResponse, DocumentIndex, UpsertResponse
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 
 from ragkit.corpus.filters import Filter
@@ -21,6 +22,16 @@ from ragkit.retrievers.batched import BatchedRetriever, Results
 from ragkit.store.base import BaseSnapshot, BaseStore, check_ids
 from ragkit.store.store import Store
 from ragkit.store.text_index import TextIndex
+
+_NOT_FOR_OPTIONS = {*BaseRetriever.model_fields, "store"}
+
+
+class UnknownOptionError(InputError):
+    """An option of `from_documents` that neither the retriever nor its indexes have."""
+
+    def __init__(self, option: str) -> None:
+        super().__init__(f"unknown option {option!r}")
+        self.option = option
 
 
 class Ranked(NamedTuple):
@@ -67,10 +78,17 @@ class StoreRetriever(BatchedRetriever, DocumentIndex):
 
         `path` keeps the index in a new directory, or at the URL of an engine, instead of memory. Options that are fields of
         the retriever (`k`, `filter`, ...) go to it, the others to its indexes (`encoder`, `language`, ...). Metadata must
-        survive JSON.
+        survive JSON. Raises `InputError` for an option that neither has.
         """
         fields = {name: options.pop(name) for name in list(options) if name in cls.model_fields}
-        indexes = cls.indexes(**options)
+        try:
+            indexes = cls.indexes(**options)
+        except UnknownOptionError as error:  # an index does not know whose it is
+            own = ", ".join(name for name in cls.model_fields if name not in _NOT_FOR_OPTIONS)
+            raise InputError(
+                f"unknown option {error.option!r}: {cls.__name__} has the fields {own}, and the options of its indexes, "
+                "which its description names"
+            ) from None
         documents = list(documents)
         store: BaseStore = Store.memory(indexes) if path is None else create_store(path, indexes)
         try:

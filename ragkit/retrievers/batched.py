@@ -56,7 +56,9 @@ class BatchedRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Filter | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
+        no_more(kwargs, _KNOWN)
         check_query(query)
         config = RunnableConfig(callbacks=run_manager.get_child())
         return _only(self._retrieve([query], [config], *self._arguments(k, filter)))
@@ -68,7 +70,9 @@ class BatchedRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Filter | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
+        no_more(kwargs, _KNOWN)
         check_query(query)
         config = RunnableConfig(callbacks=run_manager.get_child())
         return _only(await self._aretrieve([query], [config], *self._arguments(k, filter)))
@@ -119,7 +123,10 @@ class BatchedRetriever(BaseRetriever):
         return compose(self, stage)
 
     def _arguments(self, k: int | None, filter: Filter | None) -> tuple[int, Filter | None]:
-        return check_k(self.k if k is None else k), both(self.filter, filter)
+        return self._count(k), both(self.filter, filter)
+
+    def _count(self, k: int | None) -> int:
+        return check_k(self.k, f"{type(self).__name__}.k") if k is None else check_k(k)
 
     @property
     def _owner(self) -> Owner:
@@ -139,8 +146,8 @@ def check_query(query: Any) -> None:
         raise InputError(f"query must be a string, not {type(query).__name__}")
 
 
-def check_k(k: Any) -> int:
-    """`k` itself if it is a positive integer, else `InputError`."""
+def check_k(k: Any, field: str = "k") -> int:
+    """`k` itself if it is a positive integer, else `InputError`, which begins with `field`."""
     if isinstance(k, bool) or not isinstance(k, int) or k <= 0:
-        raise InputError(f"k must be a positive integer, got {k!r}")
+        raise InputError(f"{field} must be a positive integer, got {k!r}")
     return k

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ragkit.encoders.lexical import Analyzer
-from ragkit.errors import InputError
 from ragkit.indexes.bm25 import BM25Index
 from ragkit.indexes.bm25_formulas import Variant
+from ragkit.retrievers.base import UnknownOptionError
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.store.text_index import LexicalIndex, TextIndex
 
@@ -48,7 +48,7 @@ class BM25Retriever(IndexRetriever):
     ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         if unknown:
-            raise InputError(f"unknown option {next(iter(unknown))!r}; BM25Retriever's description lists all there are")
+            raise UnknownOptionError(next(iter(unknown)))
         analyzer = Analyzer(language, stopwords=stopwords, stemming=stemming)
         index = BM25Index(variant, k1, b, delta, epsilon, budget=budget)
         return {"bm25": LexicalIndex(analyzer, index, heading_weight=heading_weight, title_weight=title_weight)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ragkit.encoders.factory import EncoderLike, as_encoder
-from ragkit.errors import InputError
 from ragkit.indexes.kinds import IndexKind
+from ragkit.retrievers.base import UnknownOptionError
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.store.text_index import DenseIndex, TextIndex
 
@@ -36,7 +36,5 @@ class DenseRetriever(IndexRetriever):
     ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         if unknown:
-            raise InputError(
-                f"unknown option {next(iter(unknown))!r}; a dense retriever takes encoder, index_kind and its fields"
-            )
+            raise UnknownOptionError(next(iter(unknown)))
         return {"dense": DenseIndex(as_encoder(encoder), index_kind)}

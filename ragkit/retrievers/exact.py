@@ -17,7 +17,7 @@ from ragkit.corpus.patterns import Pattern
 from ragkit.corpus.trigrams import check_available
 from ragkit.errors import InputError
 from ragkit.indexes.base import Ranking, top_k
-from ragkit.retrievers.base import Ranked, StoreRetriever
+from ragkit.retrievers.base import Ranked, StoreRetriever, UnknownOptionError
 from ragkit.retrievers.batched import Results
 from ragkit.store.base import BaseSnapshot
 from ragkit.store.text_index import TextIndex
@@ -63,7 +63,7 @@ class ExactRetriever(StoreRetriever):
     def indexes(cls, **options: Any) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`; there are none, and no options: the corpus itself is searched."""
         if options:
-            raise InputError(f"{next(iter(options))}: ExactRetriever has no such option; its own are ignore_case, regex, timeout")
+            raise UnknownOptionError(next(iter(options)))
         return {}
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ragkit.encoders.multi_vector_base import MultiVectorEncoderLike, as_multi_vector_encoder
-from ragkit.errors import InputError
+from ragkit.retrievers.base import UnknownOptionError
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.store.multi_vector_index import LateInteractionIndex
 from ragkit.store.text_index import TextIndex
@@ -28,7 +28,5 @@ class LateInteractionRetriever(IndexRetriever):
     def indexes(cls, *, encoder: MultiVectorEncoderLike = None, **options: Any) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         if unknown := options.keys() - set(_OPTIONS):
-            raise InputError(
-                f"unknown option {min(unknown)!r}; a late-interaction retriever takes encoder, {', '.join(_OPTIONS)}, its fields"
-            )
+            raise UnknownOptionError(min(unknown))
         return {"late-interaction": LateInteractionIndex(as_multi_vector_encoder(encoder), **options)}

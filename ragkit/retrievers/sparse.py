@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ragkit.encoders.sparse_base import SparseEncoderLike, as_sparse_encoder
-from ragkit.errors import InputError
+from ragkit.retrievers.base import UnknownOptionError
 from ragkit.retrievers.single import IndexRetriever
 from ragkit.store.sparse_index import SparseIndex
 from ragkit.store.text_index import TextIndex
@@ -32,5 +32,5 @@ class SparseRetriever(IndexRetriever):
     ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         if unknown:
-            raise InputError(f"unknown option {next(iter(unknown))!r}; a sparse retriever takes encoder, ceiling and its fields")
+            raise UnknownOptionError(next(iter(unknown)))
         return {"sparse": SparseIndex(as_sparse_encoder(encoder), ceiling)}

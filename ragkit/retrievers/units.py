@@ -17,10 +17,9 @@ from ragkit.documents.provenance import passage_text, provenance, with_provenanc
 from ragkit.documents.sentences import units_of
 from ragkit.encoders.factory import EncoderLike, as_encoder
 from ragkit.encoders.languages import iso_code
-from ragkit.errors import InputError
 from ragkit.indexes.base import Scores
 from ragkit.indexes.kinds import IndexKind
-from ragkit.retrievers.base import Ranked
+from ragkit.retrievers.base import Ranked, UnknownOptionError
 from ragkit.retrievers.batched import Results
 from ragkit.retrievers.dense import DenseRetriever
 from ragkit.store.base import BaseSnapshot
@@ -55,9 +54,7 @@ class UnitRetriever(DenseRetriever):
     ) -> dict[str, TextIndex]:
         """See `StoreRetriever.indexes`."""
         if unknown:
-            raise InputError(
-                f"unknown option {next(iter(unknown))!r}; a retriever of units takes encoder, index_kind, language and its fields"
-            )
+            raise UnknownOptionError(next(iter(unknown)))
         return {"units": UnitIndex(as_encoder(encoder), index_kind, language=iso_code(language))}
 
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Filter | None) -> Results:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from ragkit.corpus.filters import Filter
 from ragkit.documents.provenance import StageResult, ensure_id, score_of, with_stages
 from ragkit.errors import InputError
-from ragkit.retrievers.batched import BatchedRetriever, Results, check_k
+from ragkit.retrievers.batched import BatchedRetriever, Results
 
 Scored = Sequence[tuple[Document, float | None]]
 """Documents with their scores, higher is better; None without one."""
@@ -59,8 +59,7 @@ class ForeignRetriever(BatchedRetriever):
                 f"filter: {self.get_name()} has one already, and filters that are not ragkit's cannot be joined; "
                 "give it in the constructor or in the call"
             )
-        k, _ = super()._arguments(k, None)
-        return check_k(k), self.filter if filter is None else filter
+        return self._count(k), self.filter if filter is None else filter
 
     def _retrieve(self, queries: Sequence[str], configs: Sequence[RunnableConfig], k: int, filter: Any) -> Results:
         arguments = {**self.search_kwargs, **self._filtered(filter)}

@@ -11,11 +11,12 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 from pydantic import ValidationError
 
-from ragkit import BM25Retriever, DenseRetriever, HybridRetriever, InputError, provenance
+from ragkit import BM25Retriever, DenseRetriever, ExactRetriever, HybridRetriever, InputError, provenance
 from ragkit.documents.provenance import Provenance, with_provenance
 from ragkit.encoders.lexical import Analyzer
 from ragkit.encoders.vocabulary import Vocabulary
 from ragkit.indexes.bm25 import BM25Index
+from ragkit.retrievers.multi_hop import MultiHopRetriever
 from ragkit.sparse_vectors import SparseVectors
 from ragkit.store.store import Store, bm25_and_dense
 
@@ -58,7 +59,7 @@ def test_bad_k_is_named(kind: Any, store: Store, k: Any) -> None:
 def test_typos_are_refused(kind: Any, store: Store) -> None:
     with pytest.raises(ValidationError, match="top_n"):
         kind(store=store, top_n=3)
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match="unknown argument 'top_n'"):
         kind(store=store).invoke("cat", top_n=3)
     with pytest.raises(InputError, match="top_n"):
         kind(store=store).batch(["cat"], top_n=3)
@@ -205,6 +206,27 @@ async def test_a_wrong_question_fails_alone(store: Store, wrong: Any) -> None:
         with pytest.raises(InputError, match=f"query must be a string, not {type(wrong).__name__}"):
             await asyncio.to_thread(refused)
     assert [type(error) for error in retriever.batch([wrong, wrong], return_exceptions=True)] == [InputError, InputError]
+
+
+@pytest.mark.parametrize("kind", [BM25Retriever, DenseRetriever, HybridRetriever, ExactRetriever, MultiHopRetriever])
+async def test_what_is_not_known_is_named_with_its_class(kind: Any, make_encoder: Any) -> None:
+    options = {"encoder": make_encoder()} if kind not in (BM25Retriever, ExactRetriever) else {}
+    with pytest.raises(InputError, match=f"unknown option 'kk': {kind.__name__} has the fields k, filter, ") as caught:
+        kind.from_texts(["tea"], kk=3, **options)
+    others = {"BM25Retriever", "DenseRetriever", "HybridRetriever"} - {kind.__name__}
+    assert not any(other in str(caught.value) for other in others)
+    retriever = kind.from_texts(["tea"], **options)
+    for refused in (
+        lambda: retriever.invoke("tea", kk=3),
+        lambda: retriever.batch(["tea"], kk=3),
+        lambda: asyncio.run(retriever.ainvoke("tea", kk=3)),
+    ):
+        with pytest.raises(InputError, match="unknown argument 'kk'; a retriever takes k and filter"):
+            await asyncio.to_thread(refused)
+    retriever.k = -1
+    with pytest.raises(InputError, match=rf"{kind.__name__}\.k must be a positive integer, got -1"):
+        retriever.invoke("tea")
+    assert retriever.invoke("tea", k=1)[0].page_content == "tea"
 
 
 def test_composes_with_lcel(store: Store) -> None:
