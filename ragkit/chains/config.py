@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ragkit.chains.ordering import Order
 from ragkit.engines.opening import open_store
-from ragkit.errors import InputError
+from ragkit.errors import InputError, RagkitError
 from ragkit.pruners.extractive import ExtractivePruner
 from ragkit.store.base import BaseStore
 
@@ -95,6 +95,13 @@ class PipelineConfig(BaseModel):
     max_passages: int | None = Field(default=None, gt=0)
     order: Order = "best-first"
 
+    _origin: str = PrivateAttr(default="config")
+
+    @property
+    def origin(self) -> str:
+        """The file it was read from, as errors name it; "config" if there is none."""
+        return self._origin
+
 
 def read_config(path: str | Path) -> PipelineConfig:
     """The checked top level of a file. Raises `InputError` naming the file and the field."""
@@ -107,23 +114,31 @@ def read_config(path: str | Path) -> PipelineConfig:
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping with the fields {', '.join(PipelineConfig.model_fields)}")
     try:
-        return PipelineConfig(**data)
+        config = PipelineConfig(**data)
     except (ValidationError, TypeError) as error:
         raise InputError(f"{path}: {_explain(error, PipelineConfig)}") from None
+    config._origin = str(path)
+    return config
 
 
 def build_pipeline(kind: type[P], config: PipelineConfig, store: BaseStore | str | Path | None = None) -> P:
-    """The pipeline a config describes, over its own store or the one given."""
+    """The pipeline a config describes, over its own store or the one given. Raises `InputError` naming the file and the field."""
     place = store if store is not None else config.store
     if place is None:
-        raise InputError("config: store is missing; name an index directory or the URL of a store there, or give store=")
+        raise InputError(
+            f"{config.origin}: store is missing; name an index directory or the URL of a store there, or give store="
+        )
     opened = place if isinstance(place, BaseStore) else open_store(place, encoder=config.encoder)
-    stages = [_component(f"stages.{n}", stage, STAGES) for n, stage in enumerate(config.stages)]
+    try:
+        stages = [_component(f"stages.{n}", stage, STAGES) for n, stage in enumerate(config.stages)]
+        retriever = _retriever("retriever", config.retriever, opened)
+    except RagkitError as error:
+        raise _placed(f"{config.origin}: ", error) from error
     for stage in stages:
         if isinstance(stage, ExtractivePruner) and stage.encoder is None:
             stage.encoder = opened.encoder
     return kind(
-        retriever=_retriever("retriever", config.retriever, opened),
+        retriever=retriever,
         stages=stages,
         k=config.k,
         max_tokens=config.max_tokens,
@@ -134,7 +149,7 @@ def build_pipeline(kind: type[P], config: PipelineConfig, store: BaseStore | str
 
 def _retriever(field: str, settings: Mapping[str, Any], store: Any) -> Any:
     if field.count("retriever") > _DEEPEST:
-        raise InputError(f"config: {field} is inside of too many others; nest at most {_DEEPEST}")
+        raise InputError(f"{field} is inside of too many others; nest at most {_DEEPEST}")
     inner = dict(settings)
     if isinstance(inner.get("retriever"), Mapping):
         inner["retriever"] = _retriever(f"{field}.retriever", inner["retriever"], store)
@@ -149,13 +164,20 @@ def _retriever(field: str, settings: Mapping[str, Any], store: Any) -> Any:
 def _component(field: str, settings: Mapping[str, Any], known: Mapping[str, str], **extra: Any) -> Any:
     name = str(settings.get("type"))
     if name not in known:
-        raise InputError(f"config: {field}.type is {settings.get('type')!r}; use one of {', '.join(known)}")
+        raise InputError(f"{field}.type is {settings.get('type')!r}; use one of {', '.join(known)}")
     module, _, attribute = known[name].partition(":")
     kind = getattr(import_module(module), attribute)
     try:
         return kind(**{key: value for key, value in settings.items() if key != "type"}, **extra)
     except (ValidationError, TypeError) as error:
-        raise InputError(f"config: {field}.{_explain(error, kind)}") from None
+        raise InputError(f"{field}.{_explain(error, kind)}") from None
+    except RagkitError as error:  # a model's missing package or key, say
+        raise _placed(f"{field}.", error) from error
+
+
+def _placed(place: str, error: RagkitError) -> RagkitError:
+    """The error with its place in front; one that is more than its text as it is."""
+    return type(error)(f"{place}{error}") if type(error) in (InputError, RagkitError) else error
 
 
 def _explain(error: ValidationError | TypeError, kind: type[BaseModel]) -> str:

@@ -105,6 +105,7 @@ def test_mistakes_are_named(tmp_path: Path, store: Store, text: str, message: st
     with pytest.raises(InputError, match=message) as caught:
         Pipeline.from_config(path, store=store)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(path))
 
 
 def test_missing_file_and_missing_store(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_bad_input_is_named_before_the_run(
         f"--html: cannot make the folder {plain}": ["--html", plain / "out.html"],
         f"--runs-out: cannot make the folder {plain}": ["--runs-out", plain / "runs"],
         "language": ["--language", "klingon"],
-        "typo: config: retriever.type is 'bm26'": ["--config", make_config("typo", retriever={"type": "bm26"})],
+        "typo.yaml: retriever.type is 'bm26'": ["--config", make_config("typo", retriever={"type": "bm26"})],
     }
     for message, arguments in cases.items():
         assert message in problem(run(*arguments)), message

@@ -88,10 +88,14 @@ def test_a_wrong_name_is_said_where_it_stands(name: str, store: Store, tmp_path:
     assert "--model" not in str(caught.value)
 
 
-def test_a_missing_package_and_a_missing_key_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_and_a_missing_key_are_said(monkeypatch: pytest.MonkeyPatch, store: Store, tmp_path: Path) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(RagkitError, match="llm: openai cannot be used"):
         ListwiseReranker(llm="openai:some-model")
+    path = tmp_path / "ragkit.yaml"
+    path.write_text('stages: [{type: listwise, llm: "openai:some-model"}]')
+    with pytest.raises(RagkitError, match=r"ragkit\.yaml: stages\.0\.llm: openai cannot be used"):
+        Pipeline.from_config(path, store=store)
     monkeypatch.setattr(named, "_HOMES", ("no_such_package_at_all",))
     with pytest.raises(RagkitError, match="llm: needs LangChain and the package"):
         ListwiseReranker(llm="openai:some-model")
