@@ -223,7 +223,7 @@ def test_half_precision(engine: Any, make_encoder: Any) -> None:
 texts = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
 changes = st.lists(
     st.one_of(
-        st.tuples(st.just("upsert"), st.lists(st.tuples(st.integers(0, 12), texts), min_size=1, max_size=5)),
+        st.tuples(st.just("upsert"), st.dictionaries(st.integers(0, 12), texts, min_size=1, max_size=5).map(dict.items)),
         st.tuples(st.just("delete"), st.lists(st.integers(0, 12), max_size=4)),
     ),
     min_size=1,
