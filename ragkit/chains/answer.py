@@ -66,11 +66,13 @@ def extractive_answer(
     sentences = [sentence for passage in context.best_first for sentence in passage.sentences]
     prose = [sentence for sentence in sentences if _is_prose(sentence)] or sentences
     best = sorted(prose, key=lambda sentence: -(sentence.score or 0.0))[:max_sentences]
+    if not best:
+        return not_answered(context, confidence)
     chosen = tuple(sorted((sentence.citation for sentence in best), key=lambda citation: (citation.n, citation.start)))
     return Answer(
         text=" ".join(f"{citation.text} [{citation.n}]" for citation in chosen),
         citations=chosen,
-        abstained=not chosen,
+        abstained=False,
         context=context,
         confidence=confidence,
     )

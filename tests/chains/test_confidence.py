@@ -142,7 +142,7 @@ def test_extractive_answers_abstain(pipeline: Pipeline) -> None:
     assert [candidate.id for candidate in nearest(context)] == [r.id for r in context.trace[1].results]
     assert len(nearest(context, 1)) == 1
     nothing = extractive_answer(pipeline.ground("zzz"), calibration=shipped())
-    assert (nothing.text, nothing.abstained) == ("", True)
+    assert (nothing.text, nothing.abstained) == (NOT_ANSWERED, True)
 
 
 def says(text: str) -> Any:

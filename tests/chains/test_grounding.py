@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from ragkit import InputError, extractive_answer
+from ragkit.chains.answer import NOT_ANSWERED
 from ragkit.chains.grounding import ground
 from ragkit.documents.model import Unit
 from ragkit.documents.provenance import Provenance, with_provenance
@@ -97,7 +98,7 @@ def test_nothing_found_abstains() -> None:
     assert (context.text, context.tokens_retrieved, context.tokens_kept) == ("", 0, 0)
     answer = extractive_answer(context)
     assert answer.abstained
-    assert (answer.text, answer.citations) == ("", ())
+    assert (answer.text, answer.citations) == (NOT_ANSWERED, ())
 
 
 def test_extractive_answer_takes_the_best_prose_in_reading_order() -> None:
