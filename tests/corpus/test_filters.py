@@ -134,7 +134,7 @@ def test_bad_filters_name_the_key(filter: Any, names: str) -> None:
     assert names in str(caught.value)
 
 
-@pytest.mark.parametrize("siblings", [0, 1, 60, 3_000])
+@pytest.mark.parametrize("siblings", [0, 1, 60, 400])
 def test_as_deep_as_a_filter_may_be(siblings: int) -> None:
     filter: dict[str, Any] = {"a": 1}
     for depth in range(9):

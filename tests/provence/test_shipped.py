@@ -341,14 +341,14 @@ def test_whatever_the_text_what_is_left_is_made_of_its_spans(model: ProvenceMode
 
 def test_a_long_passage_is_read_to_its_end(model: ProvenceModel) -> None:
     filler = "The committee met again and talked about the weather for a while. "
-    text = filler * 700 + "The password of the vault is swordfish. " + filler * 700
-    assert len(text) > 90_000
+    text = filler * 200 + "The password of the vault is swordfish. " + filler * 200
+    assert len(text) > 25_000
     [document] = prune([text], "What is the password of the vault?")
     assert "The password of the vault is swordfish." in kept(document, text)
     assert len(document.page_content) < len(text) / 10
     scores = provenance(document).unit_scores
     assert scores is not None
-    assert int(np.argmax(scores)) == 700
+    assert int(np.argmax(scores)) == 200
 
 
 def test_a_long_question_is_cut_with_a_warning_and_no_text_is_lost(

@@ -28,11 +28,11 @@ class State(NamedTuple):
 
 
 def write_state(folder: Path, seed: int) -> dict[str, str]:
-    """A folder of 40 files, of which the two states share some unchanged, some changed, and have some alone."""
+    """A folder of 16 files, of which the two states share some unchanged, some changed, and have some alone."""
     common, own = random.Random(0), random.Random(seed)
     folder.mkdir()
     texts = {}
-    for n in range(40):
+    for n in range(16):
         chance = common if n % 3 == 0 else own
         if n % 3 == 2 and own.random() < 0.5:
             continue
