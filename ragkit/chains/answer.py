@@ -92,6 +92,13 @@ def nearest(context: GroundedContext, most: int = 3) -> tuple[Candidate, ...]:
     return tuple([found[id_] for id_ in ranked if id_ in found][:most])
 
 
+def pointed_to(context: GroundedContext, least: int = 3) -> list[tuple[int | None, Candidate]]:
+    """What `not_answered` names, with its number, and if that is less than `least`, the nearest others, which have none."""
+    numbers = {passage.id: passage.n for passage in context.passages}
+    ranked = sorted(nearest(context, len(context.candidates)), key=lambda near: near.id not in numbers)
+    return [(numbers.get(near.id), near) for near in ranked[: max(least, len(numbers))]]
+
+
 def _is_prose(sentence: Sentence) -> bool:
     text = sentence.citation.text
     # marks are the vowels of many scripts, and a number is often all that was asked for

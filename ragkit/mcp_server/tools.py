@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from ragkit.chains.answer import Answer, extractive_answer, nearest
+from ragkit.chains.answer import Answer, extractive_answer, pointed_to
 from ragkit.chains.answerer import GroundedAnswerer
 from ragkit.chains.confidence import calibration_for
 from ragkit.chains.context import Citation, GroundedContext
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _MARKER = re.compile(r"(\[\d{1,3}\](?!\())")
 _OF_THE_QUESTION = ("query", "pattern")
 """What an error begins with that says nothing of passages."""
-_HEADINGS, _PROBLEMS, _NEAREST = 8, 10, 3
+_HEADINGS, _PROBLEMS = 8, 10
 
 
 class Tools:
@@ -147,19 +147,16 @@ def _cited(citation: Citation, allowance: Allowance) -> Cited:
 
 
 def _nearest(context: GroundedContext) -> list[Near]:
-    """Those that the answer names, and if they are few, others."""
-    numbers = {passage.id: passage.n for passage in context.passages}
-    ranked = sorted(nearest(context, len(context.candidates)), key=lambda near: near.id not in numbers)
     return [
         Near(
-            n=numbers.get(near.id),
+            n=n,
             id=near.id,
             source=inert_label(near.source),
             start=near.start,
             end=near.start + len(near.text),
             page=near.page,
         )
-        for near in ranked[: max(_NEAREST, len(numbers))]
+        for n, near in pointed_to(context)
     ]
 
 

@@ -7,11 +7,9 @@ from typing import Any
 from langchain_core.documents import Document
 from pydantic import BaseModel, ConfigDict
 
-from ragkit.chains.answer import Answer, nearest
+from ragkit.chains.answer import Answer, pointed_to
 from ragkit.chains.context import GroundedContext, GroundedPassage
 from ragkit.documents.provenance import KEY, SCORE_KEY, passage_text, provenance, score_of
-
-_NEAREST = 3
 
 
 class Wrong(BaseModel):
@@ -303,11 +301,7 @@ def _passage(passage: GroundedPassage, explain: bool) -> Passage:
 
 
 def _nearest(context: GroundedContext) -> list[Near]:
-    """Those that the answer names, and if they are few, others."""
-    numbers = {passage.id: passage.n for passage in context.passages}
-    ranked = sorted(nearest(context, len(context.candidates)), key=lambda near: near.id not in numbers)
-    found = (Near.model_validate(near) for near in ranked[: max(_NEAREST, len(numbers))])
-    return [near.model_copy(update={"n": numbers.get(near.id)}) for near in found]
+    return [Near.model_validate(near).model_copy(update={"n": n}) for n, near in pointed_to(context)]
 
 
 def _tokens(context: GroundedContext) -> TokenCount:
